@@ -1,0 +1,50 @@
+# make demo    install and run the main job on a simulated archive
+# make test    install and run every test but the slow ones
+# make check   linters and types
+# make bench   every figure of README's table (about 15 minutes)
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+# pip knows extra places of packages by itself; uv has to be told.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: demo test test-all check bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(RUN)/cropcube run studies/demo.yaml --out demo
+
+test: $(VENV)/.installed-dev
+	$(RUN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(RUN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(RUN)/python -m benchmarks kernel
+	$(RUN)/python -m benchmarks build
+	$(RUN)/python -m benchmarks models
+	$(RUN)/python -m benchmarks real
+
+$(RUN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet uv
+
+# torch first and alone: the tested CPU build, before anything could ask for another.
+$(VENV)/.installed: $(RUN)/uv pyproject.toml constraints.txt
+	$(RUN)/uv pip install --python $(RUN)/python --quiet -c constraints.txt torch
+	$(RUN)/uv pip install --python $(RUN)/python --quiet -c constraints.txt -e '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(RUN)/uv pip install --python $(RUN)/python --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

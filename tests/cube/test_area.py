@@ -1,0 +1,162 @@
+"""Areas in every form a person may have, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Geod, Transformer
+
+from cube.area import MAX_VERTICES, read_area
+from cube.errors import AreaError
+
+BOX = (3.29, 43.61, 3.33, 43.65)
+SQUARE = shapely.box(*BOX)
+
+
+def _feature(geometry: shapely.Geometry) -> dict:
+    return {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(geometry)}
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        BOX,
+        list(BOX),
+        np.array(BOX),
+        SQUARE,
+        shapely.MultiPolygon([SQUARE]),
+        shapely.force_3d(SQUARE, 5.0),
+        shapely.geometry.mapping(SQUARE),
+        _feature(SQUARE),
+        {"type": "FeatureCollection", "features": [_feature(SQUARE)]},
+        gpd.GeoDataFrame(geometry=[SQUARE], crs=4326),
+        gpd.GeoSeries([SQUARE, None], crs=4326),
+    ],
+    ids=lambda area: type(area).__name__,
+)
+def test_every_form_gives_the_same_square(area: object) -> None:
+    found = read_area(area)
+    assert found.equals(SQUARE)
+    assert not found.has_z
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg"])
+def test_files_in_another_projection(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"area{suffix}"
+    gpd.GeoDataFrame(geometry=[SQUARE], crs=4326).to_crs(2154).to_file(path)
+    found = read_area(str(path))
+    assert found.symmetric_difference(SQUARE).area / SQUARE.area < 1e-3
+    assert read_area(path).equals(found)
+
+
+def test_edges_of_a_projected_square_stay_straight_in_it() -> None:
+    lambert = shapely.box(700_000, 6_600_000, 800_000, 6_700_000)
+    found = read_area(gpd.GeoDataFrame(geometry=[lambert], crs=2154))
+    back = Transformer.from_crs(4326, 2154, always_xy=True)
+    # The middle of each part of the boundary, which a chord in degrees would miss.
+    points = shapely.get_coordinates(shapely.segmentize(found.exterior, 0.004))
+    x, y = back.transform(points[:, 0], points[:, 1])
+    assert shapely.distance(lambert.exterior, shapely.points(x, y)).max() < 0.1
+
+
+def test_several_features_are_one_area() -> None:
+    left, right = shapely.box(0, 45, 1, 46), shapely.box(1, 45, 2, 46)
+    collection = {"type": "FeatureCollection", "features": [_feature(left), _feature(right)]}
+    assert read_area(collection).equals(shapely.box(0, 45, 2, 46))
+
+
+@given(
+    west=st.floats(-179, 170),
+    south=st.floats(-79, 75),
+    width=st.floats(0.001, 9),
+    height=st.floats(0.001, 8),
+)
+def test_a_box_comes_back_as_it_is(west, south, width, height) -> None:
+    bounds = (west, south, west + width, south + height)
+    assert read_area(bounds).bounds == bounds
+
+
+BOWTIE = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
+REFUSED = [
+    (None, "cannot be a NoneType"),
+    (12, "cannot be a int"),
+    ((1, 2, 3), "four numbers"),
+    (("a", 2, 3, 4), "four numbers"),
+    ((3, 43, 3, 44), "is empty"),
+    ((3, 44, 4, 43), "is empty"),
+    ((float("nan"), 43, 4, 44), "not finite"),
+    ((500_000, 4_800_000, 510_000, 4_810_000), "not degrees"),
+    ((178, -10, -178, -8), "antimeridian"),
+    ((178, -10, 182, -8), "antimeridian"),
+    ((-179, -10, 179, -8), "antimeridian"),
+    ((10, 80, 11, 86), "latitude"),
+    ((-60, -20, 60, 60), "km²"),
+    (BOWTIE, "Self-intersection"),
+    (shapely.Point(3, 43), "no surface"),
+    (shapely.LineString([(0, 0), (1, 1)]), "no surface"),
+    (shapely.Polygon(), "empty"),
+    (shapely.MultiPolygon([shapely.box(-180, 0, -179, 1), shapely.box(179, 0, 180, 1)]), "antimer"),
+    ({}, "malformed"),
+    ({"type": "Polygon"}, "malformed"),
+    ({"type": "Polygon", "coordinates": "x"}, "malformed"),
+    ({"type": "Feature", "geometry": None}, "without a geometry"),
+    ({"type": "FeatureCollection"}, "no list of features"),
+    ({"type": "FeatureCollection", "features": []}, "empty"),
+    ({"type": "FeatureCollection", "features": [{"type": "Feature"}] * 10_001}, "more than"),
+    ({**shapely.geometry.mapping(SQUARE), "crs": {"name": "EPSG:2154"}}, "another CRS"),
+    (gpd.GeoDataFrame(geometry=[SQUARE]), "not stated"),
+    (gpd.GeoDataFrame(geometry=[], crs=4326), "empty"),
+    ("area.shp", "read from"),
+    ("no-such-file.geojson", "no such file"),
+]
+
+
+@pytest.mark.parametrize(("area", "message"), REFUSED, ids=[text for _, text in REFUSED])
+def test_what_is_no_area_is_refused_with_a_reason(area: object, message: str) -> None:
+    with pytest.raises(AreaError, match=message):
+        read_area(area)
+
+
+def test_too_many_vertices_are_refused() -> None:
+    angles = np.linspace(0, 2 * np.pi, MAX_VERTICES + 10)
+    circle = shapely.Polygon(np.column_stack([np.cos(angles), np.sin(angles)]))
+    with pytest.raises(AreaError, match="vertices"):
+        read_area(circle)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    for name, content in (("a.geojson", "{"), ("b.gpkg", "no database"), ("c.json", "[1, 2]")):
+        path = tmp_path / name
+        path.write_text(content)
+        with pytest.raises(AreaError, match=name):
+            read_area(path)
+
+
+def test_a_file_of_several_layers_is_ambiguous(tmp_path: Path) -> None:
+    path = tmp_path / "two.gpkg"
+    for layer in ("north", "south"):
+        gpd.GeoDataFrame(geometry=[SQUARE], crs=4326).to_file(path, layer=layer)
+    with pytest.raises(AreaError, match="north, south"):
+        read_area(path)
+
+
+def test_the_size_limit_is_in_square_kilometres_on_the_ground() -> None:
+    france = (-4.8, 42.3, 8.2, 51.1)
+    square_km = abs(Geod(ellps="WGS84").geometry_area_perimeter(shapely.box(*france))[0]) / 1e6
+    assert 900_000 < square_km < 1_100_000
+    assert read_area(france).bounds == france
+
+
+@pytest.mark.real
+def test_the_real_parcels_lie_inside_their_archive(real_data: Path) -> None:
+    folder = real_data / "archive" / "beziers-2018"
+    parcels = read_area(folder / "parcels.gpkg")
+    items = json.loads((folder / "items.json").read_text())["features"]
+    assert shapely.box(*items[0]["bbox"]).buffer(0.001).contains(parcels)
