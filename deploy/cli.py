@@ -397,7 +397,13 @@ def predict(
             client=client,
             progress=report,
         )
-    emit(maps.to_dict(), as_json)
+    hectares = dict(zip(maps.table["class"], maps.table["hectares"].round(2), strict=True))
+    files = [str(path) for grid in maps.grids for path in (grid.classes, grid.confidence)]
+    if as_json:
+        emit({"folder": maps.folder, "maps": files, "hectares": hectares}, as_json)
+    else:
+        emit({name: f"{value:.1f} ha" for name, value in hectares.items()}, as_json)
+        typer.echo("\n".join(files))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import geopandas as gpd
 import cube
 import model
 from cube.errors import StudyError
-from cube.simulate.archive import simulate
+from cube.simulate import simulate
 from deploy.studyfile import Study, read_study, resolve
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class _Runner:
         frozen.write_text(text, encoding="utf-8")
         if self.study.simulate is not None and not self.archive.joinpath("done").exists():
             with self.step("simulate") as report:
-                simulate(self.archive, self.study.simulate, report)
+                simulate(self.archive, self.study.simulate.settings, report)
             self.archive.joinpath("done").touch()
 
     @property

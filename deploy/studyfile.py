@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cube.recipe import Recipe
-from cube.simulate.settings import Settings
+from cube.simulate import Settings, demo_settings
 from deploy.yamlfile import read_yaml
 
 #: Inside a study that simulates its archive, paths may start with this.
@@ -17,6 +17,20 @@ ARCHIVE = "archive:"
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Simulation(_Part):
+    """The simulated archive of a study: all eight regions, or the demo's three."""
+
+    preset: Literal["france", "demo"] = "france"
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the archive."""
+        if self.preset == "demo":
+            return demo_settings(seed=self.seed)
+        return Settings(seed=self.seed)
 
 
 class Places(_Part):
@@ -103,11 +117,11 @@ class NewArea(_Part):
 
 
 class Study(_Part):
-    """One study; `simulate` gives its settings where the archive is simulated first."""
+    """One study; with `simulate` its archive is simulated first."""
 
     name: str
     seed: int = 0
-    simulate: Settings | None = None
+    simulate: Simulation | None = None
     provider: str = "earth-search"
     recipe: Recipe
     zones: Zones

@@ -1,0 +1,43 @@
+"""From cubes and parcels to trained models, honest scores and maps."""
+
+from model.artefact import Artefact, load
+from model.boost import boost
+from model.compare import Comparison, compare
+from model.evaluate import Scores, cross_validate, evaluate
+from model.labels import LabelReport, write_labels
+from model.legend import Legend, load_legend
+from model.parcels import read_parcels
+from model.predict import predict, predict_store
+from model.splits import Split, audit, folds, split_parcels, split_zones
+from model.stream import LiveTiles
+from model.tiles import TileData
+from model.train import train
+from model.zones import Layout, choose_zones
+
+__all__ = [
+    "Artefact",
+    "Comparison",
+    "LabelReport",
+    "Layout",
+    "Legend",
+    "LiveTiles",
+    "Scores",
+    "Split",
+    "TileData",
+    "audit",
+    "boost",
+    "choose_zones",
+    "compare",
+    "cross_validate",
+    "evaluate",
+    "folds",
+    "load",
+    "load_legend",
+    "predict",
+    "predict_store",
+    "read_parcels",
+    "split_parcels",
+    "split_zones",
+    "train",
+    "write_labels",
+]

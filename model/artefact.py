@@ -1,0 +1,367 @@
+"""A trained model on disk: weights, and everything needed to use them honestly.
+
+An artefact is a folder: ``model.json`` says what the model is, ``weights.safetensors`` (networks)
+or ``model.ubj`` (XGBoost) holds its numbers. Nothing is pickled, so opening a stranger's artefact
+runs no code of theirs. On loading, the SHA-256 of the weights and the recipe's hash are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cube.errors import ArtefactError, LabelError, RecipeError
+from cube.recipe import Recipe
+from model.legend import Legend
+from model.samples import Normalisation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT: Literal["cropcube-model-1"] = "cropcube-model-1"
+CARD = "model.json"
+WEIGHTS = {"network": "weights.safetensors", "xgboost": "model.ubj"}
+
+Kind = Literal["network", "xgboost"]
+
+
+class Predictor(Protocol):
+    """What maps and scores need of a model.
+
+    Attributes
+    ----------
+    halo : int
+        Pixels of context per side beyond which nothing changes a pixel's result.
+    stride : int
+        Corners of windows are multiples of it, in the grid's own pixels.
+    """
+
+    @property
+    def halo(self) -> int: ...  # noqa: D102
+
+    @property
+    def stride(self) -> int: ...  # noqa: D102
+
+    def probabilities(self, reflectance: np.ndarray) -> np.ndarray:
+        """Return float32 [K, y, x] from uint16 [T, B, y, x]; NaN where no month has a value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training leaves behind.
+
+    Attributes
+    ----------
+    folder : Path
+        The artefact.
+    metrics : dict
+        Figures of the model that was kept.
+    history : list of dict
+        One row per epoch, in order; empty where there are no epochs.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Card(BaseModel):
+    """The JSON of an artefact, before any of it is believed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["cropcube-model-1"]
+    kind: Kind
+    architecture: str
+    options: dict[str, Any]
+    recipe: dict[str, Any]
+    recipe_hash: str
+    method_hash: str
+    legend: dict[str, Any]
+    normalisation: dict[str, list[float]]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+    weights: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A trained model, read from its folder.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    kind : {"network", "xgboost"}
+        What kind of weights it has.
+    architecture : str
+        Name in `model.networks`, or ``xgboost``.
+    options : dict
+        Every option of the architecture, defaults included.
+    recipe : Recipe
+        How the cube of the training was made; predictions need the same `method_hash`.
+    legend : Legend
+        Meaning of the outputs.
+    normalisation : Normalisation
+        Mean and standard deviation of each band over the training groups.
+    metrics, training : dict
+        Validation figures of the weights, and the settings they came from.
+    versions : dict
+        Of cropcube and of the libraries that wrote it.
+    """
+
+    folder: Path
+    kind: Kind
+    architecture: str
+    options: dict[str, Any]
+    recipe: Recipe
+    legend: Legend
+    normalisation: Normalisation
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights."""
+        return self.folder / WEIGHTS[self.kind]
+
+    def network(self) -> nn.Module:
+        """Return the network with its weights, in evaluation mode, on the CPU.
+
+        Raises
+        ------
+        ArtefactError
+            If the artefact is not a network's, or its weights do not fit its architecture.
+        """
+        from safetensors.torch import load_file
+
+        from model import networks
+
+        if self.kind != "network":
+            raise ArtefactError(f"{self.folder} holds an {self.kind} model, not a network")
+        network = networks.create(
+            self.architecture,
+            c_in=len(self.recipe.bands),
+            n_classes=len(self.legend.classes),
+            months=len(self.recipe.months),
+            **self.options,
+        )
+        try:
+            network.load_state_dict(load_file(self.weights))
+        except RuntimeError as error:
+            raise ArtefactError(
+                f"{self.weights}: the weights do not fit {self.architecture} with {self.options}; "
+                f"the folder was mixed up or edited, train again. {error}"
+            ) from error
+        return network.eval()
+
+    def predictor(self, device: str = "cpu") -> Predictor:
+        """Return the model, ready to classify windows; `device` as in PyTorch.
+
+        Raises
+        ------
+        ArtefactError
+            If weights and architecture do not fit.
+        """
+        if self.kind == "network":
+            from model.networks.predictor import NetworkPredictor
+
+            return NetworkPredictor(self.network(), self.recipe, self.normalisation, device)
+        from model.boost import BoostPredictor
+
+        classes = self.options.get("classes")
+        if not isinstance(classes, list):
+            raise ArtefactError(f"{self.folder / CARD}: options.classes is missing; boost again")
+        return BoostPredictor.from_file(self.weights, classes, len(self.legend.classes))
+
+
+def save(
+    folder: str | Path,
+    *,
+    kind: Kind,
+    architecture: str,
+    options: Mapping[str, Any],
+    recipe: Recipe,
+    legend: Legend,
+    normalisation: Normalisation,
+    metrics: Mapping[str, Any],
+    weights_writer: Callable[[str], object],
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write an artefact, replacing one that is there.
+
+    Parameters
+    ----------
+    folder : path
+        Created if needed.
+    weights_writer : callable
+        Writes the weights to the path it is given (its suffix names the format).
+    kind, architecture, options, recipe, legend, normalisation, metrics, training
+        See `Artefact`.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / WEIGHTS[kind]
+    # Written beside and renamed: a process killed here leaves the old artefact or the new one.
+    fresh = folder / f"new-{weights.name}"
+    weights_writer(str(fresh))
+    card = _Card(
+        format=FORMAT,
+        kind=kind,
+        architecture=architecture,
+        options=dict(options),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_hash=recipe.hash,
+        method_hash=recipe.method_hash,
+        legend=legend.to_dict(),
+        normalisation=normalisation.to_dict(),
+        metrics=dict(metrics),
+        training=dict(training or {}),
+        versions=_versions(kind),
+        weights=weights.name,
+        sha256=_sha256(fresh),
+    )
+    text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False)
+    (folder / f"new-{CARD}").write_text(text + "\n", encoding="utf-8")
+    fresh.replace(weights)
+    (folder / f"new-{CARD}").replace(folder / CARD)
+    return folder
+
+
+def save_network(folder: str | Path, network: nn.Module, **facts: Any) -> Path:
+    """Write the artefact of a network; `facts` as in `save`, without kind and writer."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    # Convolutions lie in channels_last memory; the file format knows plain order only.
+    state = {name: value.contiguous() for name, value in state.items()}
+    return save(folder, kind="network", weights_writer=lambda path: save_file(state, path), **facts)
+
+
+def load(folder: str | Path) -> Artefact:
+    """Read and check an artefact.
+
+    Parameters
+    ----------
+    folder : path
+        What `train` or `boost` wrote.
+
+    Returns
+    -------
+    Artefact
+
+    Raises
+    ------
+    ArtefactError
+        If the folder is no artefact, was written by a newer version, was damaged or edited, or
+        names an architecture that does not exist.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    weights = folder / WEIGHTS[card.kind]
+    if not weights.is_file() or _sha256(weights) != card.sha256:
+        state = "differs from the one model.json was written for" if weights.exists() else "is gone"
+        raise ArtefactError(f"{weights} {state}; copy the whole folder again, or train again")
+    if card.kind == "network":
+        from model import networks
+
+        networks.options(card.architecture)
+    recipe, legend = _recipe(card, folder), _legend(card, folder)
+    return Artefact(
+        folder=folder,
+        kind=card.kind,
+        architecture=card.architecture,
+        options=card.options,
+        recipe=recipe,
+        legend=legend,
+        normalisation=_normalisation(card, recipe, folder),
+        metrics=card.metrics,
+        training=card.training,
+        versions=card.versions,
+    )
+
+
+def _read_card(folder: Path) -> _Card:
+    path = folder / CARD
+    if not path.is_file():
+        raise ArtefactError(f"{folder} holds no model ({CARD} is missing); train one into it first")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtefactError(f"{path} is not JSON ({error}); copy the folder again") from error
+    found = fields.get("format") if isinstance(fields, dict) else None
+    if found != FORMAT:
+        raise ArtefactError(
+            f"{path} has format {found!r}, this version reads {FORMAT!r}; "
+            "use the version of cropcube that wrote it, or train again"
+        )
+    try:
+        return _Card.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{path}, {where}: {first['msg']}; train again") from error
+
+
+def _recipe(card: _Card, folder: Path) -> Recipe:
+    try:
+        recipe = Recipe(**card.recipe)
+    except RecipeError as error:
+        raise ArtefactError(f"{folder / CARD}: {error}; restore the file") from error
+    if (recipe.hash, recipe.method_hash) != (card.recipe_hash, card.method_hash):
+        raise ArtefactError(
+            f"{folder / CARD}: the recipe has hash {recipe.hash}, {card.recipe_hash} is stored: it "
+            "was edited after the training. Restore the file; another recipe needs another model"
+        )
+    return recipe
+
+
+def _legend(card: _Card, folder: Path) -> Legend:
+    try:
+        return Legend.from_dict(card.legend)
+    except LabelError as error:
+        raise ArtefactError(f"{folder / CARD}: {error}; restore the file") from error
+
+
+def _normalisation(card: _Card, recipe: Recipe, folder: Path) -> Normalisation:
+    lengths = {key: len(values) for key, values in card.normalisation.items()}
+    if lengths != {"mean": len(recipe.bands), "std": len(recipe.bands)}:
+        raise ArtefactError(
+            f"{folder / CARD}: normalisation has {lengths} values for {len(recipe.bands)} bands; "
+            "restore the file, or train again"
+        )
+    return Normalisation.from_dict(card.normalisation)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions(kind: Kind) -> dict[str, str]:
+    library = {"network": "torch", "xgboost": "xgboost"}[kind]
+    found = {"python": platform.python_version()}
+    for name in ("cropcube", "numpy", library):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # run from a checkout
+    return found

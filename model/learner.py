@@ -1,0 +1,131 @@
+"""A network while it learns: loss, validation figures, optimiser and learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cube.errors import SplitError
+from model import networks
+from model.losses import IGNORE, CrossEntropy, Scheme, class_weights
+from model.metrics import summary
+
+if TYPE_CHECKING:
+    from model.tiles import TileData
+
+Schedule = Literal["one-cycle", "constant"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights, apart from the data; see `model.train.train`."""
+
+    architecture: str
+    options: dict[str, Any]
+    epochs: int
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    precision: str
+    patience: int
+    seed: int
+    class_weights: Scheme
+    best: Literal["macro_f1", "loss"]
+
+
+class Learner(L.LightningModule):
+    """A network with its loss and optimiser.
+
+    Parameters
+    ----------
+    settings : Settings
+    data : TileData
+        Gives bands, months, classes and their counts.
+    steps : int, optional
+        Batches per epoch. Without it the learning rate moves once per epoch, not at every step.
+    """
+
+    def __init__(self, settings: Settings, data: TileData, steps: int | None = None) -> None:
+        super().__init__()
+        self.settings, self.steps = settings, steps
+        self.n_classes = data.n_classes
+        self.network: nn.Module = networks.create(
+            settings.architecture,
+            c_in=len(data.bands),
+            n_classes=data.n_classes,
+            months=len(data.recipe.months),
+            **settings.options,
+        )
+        weighted = settings.class_weights != "none"
+        weights = class_weights(data.class_counts, settings.class_weights) if weighted else None
+        self.criterion = CrossEntropy(weights)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return logits [B, K, H, W] of a batch."""
+        return self.network(batch["x"], batch["valid"], batch["doy"])
+
+    def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
+        """Return the loss of a batch."""
+        loss = self.criterion(self(batch), batch["y"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["x"]))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        k = self.n_classes
+        self._matrix = torch.zeros(k * k, dtype=torch.int64, device=self.device)
+        self._loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
+        """Add a batch to the confusion matrix and the loss; exact for batches of any size."""
+        logits, y = self(batch), batch["y"]
+        self._loss += torch.stack(self.criterion.sums(logits, y)).to(self._loss)
+        labelled = y != IGNORE
+        pairs = y[labelled] * self.n_classes + logits.argmax(dim=1)[labelled]
+        self._matrix += torch.bincount(pairs, minlength=len(self._matrix))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, accuracy and macro-F1 over the classes that occur."""
+        matrix = self._matrix.reshape(self.n_classes, -1).cpu().numpy()
+        if not matrix.any():
+            raise SplitError(
+                "no pixel of the validation groups is labelled; move groups with parcels to val"
+            )
+        total, weight = self._loss.tolist()
+        scores = summary(matrix)
+        self.log("val_loss", total / max(weight, 1e-12))
+        self.log("val_accuracy", scores["accuracy"])
+        self.log("val_macro_f1", scores["f1"])
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule."""
+        settings = self.settings
+        optimiser = torch.optim.AdamW(
+            self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        if settings.schedule == "constant":
+            return optimiser
+        total = settings.epochs * (self.steps or 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: one_cycle(n / total))
+        interval = "step" if self.steps else "epoch"
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": interval},
+        }
+
+
+def one_cycle(progress: float) -> float:
+    """Return the factor on the learning rate after a share `progress` of all steps.
+
+    From 0.1 up to 1 during the first tenth, then half a cosine down to 0.01.
+    """
+    warm_up = 0.1
+    if progress < warm_up:
+        return 0.1 + 0.9 * progress / warm_up
+    falling = min(1.0, (progress - warm_up) / (1 - warm_up))
+    return 0.01 + 0.99 * (1 + float(np.cos(np.pi * falling))) / 2

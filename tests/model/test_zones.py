@@ -1,0 +1,79 @@
+"""Zones: chosen where a land cover raster with known fields says there is cropland."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import rasterio
+from pyproj import Transformer
+
+from cube.errors import AreaError
+from model.zones import Layout, choose_zones
+
+LAYOUT = Layout(count=3, size=2_000, gap=500, radius=8_000)
+PLACE = {"Béziers": (3.215, 43.344)}
+
+
+@pytest.fixture(scope="module")
+def worldcover(tmp_path_factory):
+    """Grass (30) with cropland (40) in the south-east quarter, in degrees at about 20 m."""
+    path = tmp_path_factory.mktemp("cover") / "worldcover.tif"
+    lon, lat, step, n = 3.0, 43.55, 0.0002, 2100
+    classes = np.full((n, n), 30, np.uint8)
+    east, south = lon + step * np.arange(n) > 3.215, lat - step * np.arange(n) < 43.344
+    classes[np.ix_(south, east)] = 40
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": n, "width": n}
+    transform = rasterio.transform.from_origin(lon, lat, step, step)
+    with rasterio.open(path, "w", **profile, crs="EPSG:4326", transform=transform) as target:
+        target.write(classes, 1)
+    return path
+
+
+def test_most_cropland_first_one_test_zone_and_distance_kept(worldcover):
+    zones = choose_zones(worldcover, PLACE, LAYOUT)
+    assert list(zones.zone) == ["Béziers-1", "Béziers-2", "Béziers-3"]
+    assert zones.test.sum() == 1
+    assert zones.crs.to_epsg() == 2154
+    assert np.allclose(zones.area, 4e6)
+    x, y = Transformer.from_crs(4326, 2154, always_xy=True).transform(3.215, 43.344)
+    assert (zones.cropland > 0.99).all()
+    assert (zones.centroid.x > x).all()
+    assert (zones.centroid.y < y).all()
+    for one, other in itertools.combinations(zones.geometry, 2):
+        assert one.distance(other) >= 500 - 1e-6
+    assert zones.geometry.centroid.distance(zones.geometry.centroid.iloc[0]).max() < 16_000
+
+
+def test_shares_are_those_of_the_raster(worldcover):
+    # All squares of the lattice: those on the border between grass and crops have about half.
+    zones = choose_zones(worldcover, PLACE, Layout(count=9, size=2_000, gap=0, radius=3_000))
+    shares = np.sort(zones.cropland.to_numpy())
+    assert shares[-1] > 0.99
+    assert (shares < 0.01).sum() >= 1
+    middle = zones.cropland[zones.distance(zones.union_all().centroid) < 1].iloc[0]
+    assert middle == pytest.approx(0.25, abs=0.05)
+
+
+def test_seed_chooses_the_test_zone_only(worldcover):
+    runs = [choose_zones(worldcover, PLACE, LAYOUT, seed=seed) for seed in range(8)]
+    assert len({int(np.flatnonzero(zones.test)[0]) for zones in runs}) > 1
+    assert all(zones.geometry.equals(runs[0].geometry) for zones in runs)
+
+
+def test_regions_do_not_share_ground(worldcover):
+    places = {"Béziers": (3.215, 43.344), "next door": (3.216, 43.344)}
+    zones = choose_zones(worldcover, places, LAYOUT)
+    assert zones.groupby("region").test.sum().tolist() == [1, 1]
+    for one, other in itertools.combinations(zones.geometry, 2):
+        assert one.distance(other) >= 500 - 1e-6
+
+
+def test_too_little_land_is_said(worldcover, tmp_path):
+    with pytest.raises(AreaError, match="does not cover any zone around Vitré"):
+        choose_zones(worldcover, {"Vitré": (-1.2, 48.1)}, LAYOUT)
+    with pytest.raises(AreaError, match="of 99 zones fit around Béziers"):
+        choose_zones(worldcover, PLACE, Layout(count=99, size=2_000, gap=500, radius=8_000))
+    with pytest.raises(AreaError, match="not readable"):
+        choose_zones(tmp_path / "none.tif", PLACE, LAYOUT)
