@@ -126,8 +126,17 @@ def write(
     return root
 
 
-def write_tile(path: str | Path, plan: GridPlan, tile: Tile) -> str:
-    """Build one tile, write its shards, read them back, and mark it done.
+def write_tile(path: str | Path, granule: str, row: int, col: int) -> str:
+    """Build one tile of the store's plan, write its shards, read them back, and mark it done.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store; its plan is read there, so that a task carries only its key.
+    granule : str
+        MGRS tile.
+    row, col : int
+        Cell of the tile lattice.
 
     Returns
     -------
@@ -139,9 +148,12 @@ def write_tile(path: str | Path, plan: GridPlan, tile: Tile) -> str:
     StoreError
         If what was read back is not what was written.
     """
-    root, name = Path(path), tile_name(plan, tile)
+    root = Path(path)
+    plan = _grid_plan(root, granule)
+    tile = next(tile for tile in plan.tiles if (tile.row, tile.col) == (row, col))
+    name = tile_name(plan, tile)
     cube = build_tile(plan, tile)
-    group = zarr.open_group(root / plan.grid.granule, mode="r+")
+    group = zarr.open_group(root / granule, mode="r+")
     box = cell(tile.row, tile.col).intersect(plan.grid.window)
     inside = tile.window.relative_to(box)
     hashes = {}
@@ -232,13 +244,10 @@ def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndar
     StoreError
         If a tile of the plan that the window needs is not done.
     """
-    root, plan = Path(path), read_plan(path)
-    grid = next((g for g in plan.grids if g.grid.granule == granule), None)
-    if grid is None:
-        known = ", ".join(g.grid.granule for g in plan.grids)
-        raise StoreError(f"{root} has no granule {granule}; it has {known}")
+    root = Path(path)
+    grid = _grid_plan(root, granule)
     planned = {(tile.row, tile.col): tile for tile in grid.tiles}
-    months, bands = len(plan.recipe.months), len(plan.recipe.bands)
+    months, bands = len(grid.recipe.months), len(grid.recipe.bands)
     reflectance = np.zeros((months, bands, window.height, window.width), np.uint16)
     observations = np.zeros((months, window.height, window.width), np.uint8)
     inner = window.intersect(grid.grid.window)
@@ -268,9 +277,10 @@ def verify(path: str | Path) -> list[str]:
 
 
 def _run(root: Path, todo: list[tuple[GridPlan, Tile]], client: Any) -> Iterator[str]:
+    keys = [(grid.grid.granule, tile.row, tile.col) for grid, tile in todo]
     if client is None:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            futures = [pool.submit(write_tile, root, grid, tile) for grid, tile in todo]
+            futures = [pool.submit(write_tile, root, *key) for key in keys]
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -280,11 +290,8 @@ def _run(root: Path, todo: list[tuple[GridPlan, Tile]], client: Any) -> Iterator
         return
     import distributed
 
-    plans = {id(grid): client.scatter(grid, broadcast=True) for grid, _ in todo}
-    remote = [
-        client.submit(write_tile, str(root.resolve()), plans[id(grid)], tile, pure=False)
-        for grid, tile in todo
-    ]
+    place = str(root.resolve())
+    remote = [client.submit(write_tile, place, *key, pure=False) for key in keys]
     for future in distributed.as_completed(remote):
         yield future.result()
 
@@ -369,6 +376,15 @@ def _mtime(root: Path) -> int:
     if not state.exists():
         raise StoreError(f"{root} is not a cropcube store (no {STATE}/plan.json)")
     return state.stat().st_mtime_ns
+
+
+def _grid_plan(root: Path, granule: str) -> GridPlan:
+    plan = read_plan(root)
+    for grid in plan.grids:
+        if grid.grid.granule == granule:
+            return grid
+    known = ", ".join(grid.grid.granule for grid in plan.grids)
+    raise StoreError(f"{root} has no granule {granule}; it has {known}")
 
 
 @lru_cache(maxsize=16)
