@@ -27,7 +27,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from cube.grid import Window, cell, cells
-from cube.kernels import fill_gaps_inplace, masked_median, self_test
+from cube.kernels import clear_of, fill_gaps_inplace, masked_median, self_test
 from cube.planning import GridPlan, Plan, Tile
 from cube.read import Reader, read_window
 from cube.recipe import Recipe
@@ -122,12 +122,10 @@ def _reads() -> ThreadPoolExecutor:
 
 
 def _clear_looks(plan: GridPlan, window: Window, read: Reader) -> list[_Look]:
-    keep = np.isin(np.arange(256), plan.recipe.keep)
-
     def look(scene: Scene) -> _Look:
         scl = np.empty((window.height, window.width), np.uint8)
         read(scene, "scl", window, scl)
-        return _Look(scene, keep[scl].ravel())
+        return _Look(scene, clear_of(scl, plan.recipe.keep).ravel())
 
     return [found for found in _reads().map(look, plan.scenes) if found.clear.any()]
 

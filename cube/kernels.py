@@ -15,6 +15,7 @@ xarray expressions in the tests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numba
@@ -28,7 +29,7 @@ MAX_DN = 60_000
 NODATA = 0
 _SENTINEL = np.uint16(65535)
 _ZERO, _ONE, _MAX_DN = np.uint16(0), np.uint16(1), np.uint16(MAX_DN)
-_STRIP = 1024
+_STRIP = 4096
 
 
 @cache
@@ -119,6 +120,29 @@ def _pick_middle(rows, seen, most, size, out):  # type: ignore[no-untyped-def]
             total[p] += here * np.uint32(lower) + here * np.uint32(upper)
     for p in range(size):
         out[p] = np.uint16((total[p] + 1) // 2 + 1) if seen[p] > 0 else np.uint16(0)
+
+
+def clear_of(scl: np.ndarray, keep: Sequence[int]) -> np.ndarray:
+    """Return where the scene classification is in the keep set; bool, the shape of `scl`.
+
+    Parameters
+    ----------
+    scl : ndarray of uint8
+        Scene classification, 0…11 by specification; anything above 30 is never kept.
+    keep : sequence of int
+        Classes from 0 to 30.
+    """
+    # A bit per class: shifting vectorises, a table look-up does not.
+    bits = np.uint32(sum(1 << value for value in set(keep)))
+    clear = np.empty(scl.shape, np.bool_)
+    _test_bits(scl.reshape(-1), bits, clear.reshape(-1))
+    return clear
+
+
+@numba.njit(nogil=True, cache=True)
+def _test_bits(scl, bits, clear):  # type: ignore[no-untyped-def]
+    for p in range(scl.size):
+        clear[p] = (bits >> np.uint32(min(scl[p], np.uint8(31)))) & np.uint32(1)
 
 
 def masked_median(

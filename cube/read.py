@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from rasterio.windows import Window as RasterWindow
 
 from cube.errors import ReadError, redact
 from cube.grid import PIXEL, Window
+from cube.handles import Handles
 from cube.providers import get_provider
 from cube.recipe import BANDS
 from cube.scenes import Scene
@@ -108,21 +110,29 @@ def _read_once(
 ) -> np.ndarray:
     provider = get_provider(scene.provider)
     provider.check_href(scene.hrefs[band])
-    # Only the TIFF driver: a VRT behind a harmless name could name files of this machine.
+    place = RasterWindow(coarse.col, coarse.row, coarse.width, coarse.height)
     with (
         rasterio.Env(**GDAL_OPTIONS),
-        rasterio.open(provider.sign(scene.hrefs[band]), driver="GTiff") as source,
+        _handles.borrow(provider.sign(scene.hrefs[band])) as source,
     ):
         _require_grid(source, scene, band, factor)
-        place = RasterWindow(coarse.col, coarse.row, coarse.width, coarse.height)
         return source.read(1, window=place, out=out)
+
+
+def _open(href: str) -> rasterio.DatasetReader:
+    # Only the TIFF driver: a VRT behind a harmless name could name files of this machine.
+    return rasterio.open(href, driver="GTiff")
+
+
+_handles = Handles(_open)
 
 
 def _require_grid(source: rasterio.DatasetReader, scene: Scene, band: str, factor: int) -> None:
     grid, found = scene.grid, source.transform
     expected = (PIXEL * factor, grid.left, grid.top)
-    fits = np.allclose((found.a, found.c, found.f), expected, atol=1e-3) and found.a == -found.e
-    if not fits or source.crs.to_epsg() != grid.epsg:
+    corners = zip((found.a, found.c, found.f), expected, strict=True)
+    fits = all(abs(a - b) < 1e-3 for a, b in corners) and found.a == -found.e
+    if not fits or _epsg(source.crs) != grid.epsg:
         message = (
             f"{scene.id}, {band}: the file lies on another grid (EPSG:{source.crs.to_epsg()}, "
             f"pixel {found.a} m, corner {found.c}, {found.f}) than its item says "
@@ -132,6 +142,11 @@ def _require_grid(source: rasterio.DatasetReader, scene: Scene, band: str, facto
         raise ReadError(
             message, item=scene.id, asset=band, tile=grid.granule, attempt=1, kind="corrupt"
         )
+
+
+@lru_cache(maxsize=256)
+def _epsg(crs: rasterio.crs.CRS) -> int | None:
+    return crs.to_epsg()
 
 
 def _kind(message: str, href: str) -> str:

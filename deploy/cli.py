@@ -417,3 +417,7 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("cropcube: interrupted; run the same command again to continue")
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

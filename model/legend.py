@@ -29,6 +29,8 @@ Level = Literal["level1", "level2", "level3", "level3_fr_ext", "hcat3_name"]
 _FOLDER = Path(__file__).parent / "legends"
 _SHIPPED = {"turkoglu": "rpg_to_turkoglu.csv"}
 _CHANGES = _FOLDER / "rpg_changes.csv"
+#: Colours of the crops that maps show most.
+_COLOURS = _FOLDER / "colours.csv"
 _TREE = ("level1", "level2", "level3", "level3_fr_ext")
 #: Declared land that is no crop class, and why; 255 at every level.
 _NO_CLASS = {
@@ -311,7 +313,7 @@ def _from_table(table: pd.DataFrame, name: str, level: str, year: int) -> Legend
         level=level,
         year=year,
         classes=tuple(number),
-        colours=("#9e9e9e", *_colours(len(names))),
+        colours=("#d9d9d9", *_colours(names)),
         codes=codes,
         reasons=reasons,
         out_of_year=_out_of_year(table, year),
@@ -334,17 +336,13 @@ def _codes_by(table: pd.DataFrame, column: str) -> dict[str, tuple[str, ...]]:
     return {str(key): tuple(codes) for key, codes in grouped}
 
 
-def _colours(count: int) -> Iterable[str]:
-    """Yield distinguishable colours: hues by the golden angle, in turns of three lightnesses."""
-    for number in range(count):
+def _colours(names: Sequence[str]) -> Iterable[str]:
+    """Yield a colour per class: its own where the table has one, else one by the golden angle."""
+    chosen = pd.read_csv(_COLOURS, index_col="class").colour.to_dict()
+    for number, name in enumerate(names):
         hue = number * 0.381966 % 1.0
         lightness = (0.45, 0.62, 0.32)[number % 3]
         saturation = (0.85, 0.60)[number // 3 % 2]
         rgb = colorsys.hls_to_rgb(hue, lightness, saturation)
-        yield "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
-
-
-def _no_class(name: str, known: Iterable[str], title: str) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(known)}"
-    return f"legend {title} has no class '{name}'{hint}"
+        angle = "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
+        yield chosen.get(name, angle)

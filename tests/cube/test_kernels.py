@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cube.kernels import fill_gaps_inplace, masked_median, self_test, sorting_network
+from cube.kernels import clear_of, fill_gaps_inplace, masked_median, self_test, sorting_network
 from tests.twins import MAX_DN, plain_fill, round_half_up
 
 
@@ -147,3 +147,12 @@ def test_unknown_fill_is_refused():
 
 def test_self_test_passes_here():
     self_test()
+
+
+@given(
+    scl=arrays(np.uint8, (3, 41), elements=st.integers(0, 255)),
+    keep=st.sets(st.integers(1, 11), min_size=1),
+)
+@settings(deadline=None)
+def test_clear_is_membership(scl, keep):
+    assert np.array_equal(clear_of(scl, tuple(keep)), np.isin(scl, list(keep)))
