@@ -52,6 +52,26 @@ def score(name: str, seed: int, store: Path, labels: Path, folder: Path) -> tupl
     return model.evaluate(out, data).to_dict(), seconds
 
 
+def report(name: str, seed: int, found: dict, seconds: float) -> float:
+    """Print one model's figures in percent; return its macro-F1 over all pixels."""
+    pixel, parcel = found["whole"]["pixel"], found["whole"]["parcel_mean"]
+    macro, crops, accuracy, fields = (
+        100 * value
+        for value in (
+            pixel["all"]["f1"],
+            pixel["crops"]["f1"],
+            pixel["all"]["accuracy"],
+            parcel["crops"]["f1"],
+        )
+    )
+    print(
+        f"{name:<8} seed {seed}  macro-F1 {macro:5.1f}  crops {crops:5.1f}  OA {accuracy:5.1f}  "
+        f"per parcel {fields:5.1f}  trained in {seconds:.0f} s",
+        flush=True,
+    )
+    return macro
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -61,14 +81,7 @@ def main() -> None:
         for name in ("xgboost", "hybrid"):
             for seed in SEEDS:
                 found, seconds = score(name, seed, store, labels, folder)
-                pixel, parcel = found["whole"]["pixel"], found["whole"]["parcel_mean"]
-                macro.setdefault(name, []).append(100 * pixel["all"]["f1"])
-                print(
-                    f"{name:<8} seed {seed}  macro-F1 {100 * pixel['all']['f1']:5.1f}  "
-                    f"crops {100 * pixel['crops']['f1']:5.1f}  OA {100 * pixel['all']['accuracy']:5.1f}"
-                    f"  per parcel {100 * parcel['all']['f1']:5.1f}  trained in {seconds:.0f} s",
-                    flush=True,
-                )
+                macro.setdefault(name, []).append(report(name, seed, found, seconds))
     gains = [h - x for h, x in zip(macro["hybrid"], macro["xgboost"], strict=True)]
     print(
         f"hybrid − xgboost: {statistics.mean(gains):+.1f} points of macro-F1 "

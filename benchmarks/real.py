@@ -52,9 +52,8 @@ def main() -> None:
             folder = Path(scratch)
             store, labels = prepare(archive, bands, folder)
             found = [scores(store, labels, seed, folder / str(seed)) for seed in SPLITS]
-        print(
-            f"Béziers 2018, {len(bands)} bands, split by parcel: OA, macro-F1, mean (range) of {len(SPLITS)}"
-        )
+        print(f"Béziers 2018, {len(bands)} bands, {len(SPLITS)} splits by parcel")
+        print("  mean (range)   OA               macro-F1")
         for name in found[0]:
             row([one[name] for one in found], name)
         majority = [one["hybrid"].baseline["all"] for one in found]

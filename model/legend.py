@@ -346,3 +346,9 @@ def _colours(names: Sequence[str]) -> Iterable[str]:
         rgb = colorsys.hls_to_rgb(hue, lightness, saturation)
         angle = "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
         yield chosen.get(name, angle)
+
+
+def _no_class(name: str, known: Iterable[str], title: str) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(known)}"
+    return f"legend {title} has no class '{name}'{hint}"

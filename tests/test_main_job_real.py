@@ -1,4 +1,4 @@
-"""The whole way on real archives: Béziers from search to scores, and its model's maps of Flanders."""
+"""The whole way on real archives: Béziers from search to scores, its model's maps of Flanders."""
 
 from __future__ import annotations
 
