@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import colorsys
 import difflib
+import itertools
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -337,15 +338,29 @@ def _codes_by(table: pd.DataFrame, column: str) -> dict[str, tuple[str, ...]]:
 
 
 def _colours(names: Sequence[str]) -> Iterable[str]:
-    """Yield a colour per class: its own where the table has one, else one by the golden angle."""
+    """Yield a colour per class: its own where the table has one, else one unlike all others."""
     chosen = pd.read_csv(_COLOURS, index_col="class").colour.to_dict()
-    for number, name in enumerate(names):
+    taken = ["#d9d9d9", *chosen.values()]
+    wheel = _golden_angle()
+    for name in names:
+        colour = chosen.get(name) or next(c for c in wheel if all(_unlike(c, t) for t in taken))
+        taken.append(colour)
+        yield colour
+
+
+def _golden_angle() -> Iterator[str]:
+    """Yield colours without end: hues by the golden angle, in turns of three lightnesses."""
+    for number in itertools.count():
         hue = number * 0.381966 % 1.0
         lightness = (0.45, 0.62, 0.32)[number % 3]
         saturation = (0.85, 0.60)[number // 3 % 2]
         rgb = colorsys.hls_to_rgb(hue, lightness, saturation)
-        angle = "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
-        yield chosen.get(name, angle)
+        yield "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
+
+
+def _unlike(one: str, other: str, least: int = 24) -> bool:
+    pairs = zip(bytes.fromhex(one[1:]), bytes.fromhex(other[1:]), strict=True)
+    return sum(abs(a - b) for a, b in pairs) >= least
 
 
 def _no_class(name: str, known: Iterable[str], title: str) -> str:

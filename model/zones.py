@@ -19,7 +19,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
-from cube.errors import AreaError
+from cube.errors import AreaError, redact
+from model.landcover import rasters_around
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def choose_zones(
     Parameters
     ----------
     worldcover : path or URL
-        Raster with ESA WorldCover classes, any CRS, anything GDAL opens.
+        Raster with ESA WorldCover classes, any CRS; or a file of STAC items, or a collection of
+        a STAC API, whose assets ``map`` are such rasters (`model.landcover.rasters_around`).
     places : mapping of str to (longitude, latitude)
         Region name to its centre, degrees.
     layout : Layout, optional
@@ -145,7 +147,17 @@ def _candidates(
 def _look(
     path: str | Path, left: float, top: float, side: int, epsg: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the raster says cropland, and where it says anything; bool [side, side]."""
+    """Return where land cover says cropland, and where it says anything; bool [side, side]."""
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    box = to_lonlat.transform_bounds(left, top - side * _STEP, left + side * _STEP, top)
+    classes = np.zeros((side, side), np.uint8)
+    for raster in rasters_around(path, box):
+        seen = _classes(raster, left, top, side, epsg)
+        classes = np.where(seen != 0, seen, classes)
+    return classes == CROPLAND, classes != 0
+
+
+def _classes(path: str, left: float, top: float, side: int, epsg: int) -> np.ndarray:
     transform = from_origin(left, top, _STEP, _STEP)
     try:
         with (
@@ -160,10 +172,10 @@ def _look(
                 nodata=0,
             ) as warped,
         ):
-            classes = warped.read(1)
+            return warped.read(1)
     except rasterio.errors.RasterioError as error:
-        raise AreaError(f"{path}: not readable as a land cover raster ({error})") from error
-    return classes == CROPLAND, classes != 0
+        where = redact(path)
+        raise AreaError(f"{where}: not readable as a land cover raster ({error})") from error
 
 
 def _pick(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from pyproj import Transformer
 
-from cube.errors import AreaError
+from cube.errors import AreaError, SceneError
 from model.zones import Layout, choose_zones
+from tests.stac_api import stac_api
 
 LAYOUT = Layout(count=3, size=2_000, gap=500, radius=8_000)
 PLACE = {"Béziers": (3.215, 43.344)}
@@ -77,3 +80,44 @@ def test_too_little_land_is_said(worldcover, tmp_path):
         choose_zones(worldcover, PLACE, Layout(count=99, size=2_000, gap=500, radius=8_000))
     with pytest.raises(AreaError, match="not readable"):
         choose_zones(tmp_path / "none.tif", PLACE, LAYOUT)
+
+
+def test_land_cover_from_stac_items_is_that_of_the_raster(worldcover, tmp_path):
+    """The raster cut in two, each half an item: from a file, and from an API."""
+    with rasterio.open(worldcover) as source:
+        profile, classes = source.profile, source.read(1)
+    items = []
+    for name, first in (("north", 0), ("south", 1050)):
+        transform = profile["transform"] @ rasterio.Affine.translation(0, first)
+        half = {**profile, "height": 1050, "transform": transform}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **half) as target:
+            target.write(classes[first : first + 1050], 1)
+            box = list(target.bounds)
+        items.append(
+            {
+                "type": "Feature",
+                "stac_version": "1.0.0",
+                "id": name,
+                "collection": "esa-worldcover",
+                "bbox": box,
+                "geometry": shapely.geometry.mapping(shapely.box(*box)),
+                "properties": {"datetime": "2021-01-01T00:00:00Z"},
+                "links": [],
+                "assets": {"map": {"href": f"{name}.tif"}},
+            }
+        )
+    listed = tmp_path / "worldcover.json"
+    listed.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    expected = choose_zones(worldcover, PLACE, LAYOUT)
+    assert choose_zones(listed, PLACE, LAYOUT).equals(expected)
+    # An API may not name files of this machine, and only hosts that publish WorldCover.
+    for href, message in (("north.tif", "relative"), ("https://evil.example/a.tif", "not allowed")):
+        items[0]["assets"]["map"]["href"] = href
+        with stac_api(items[:1]) as server, pytest.raises(SceneError, match=message):
+            choose_zones(f"{server.url}/collections/esa-worldcover", PLACE, LAYOUT)
+
+
+def test_files_that_are_no_land_cover(tmp_path):
+    (tmp_path / "items.json").write_text("{}")
+    with pytest.raises(AreaError, match="neither a raster nor a file of STAC items"):
+        choose_zones(tmp_path / "items.json", PLACE, LAYOUT)
