@@ -13,8 +13,9 @@ Nothing is resampled and nothing becomes a float.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -69,8 +70,8 @@ def build_tile(plan: GridPlan, tile: Tile, read: Reader = read_window) -> xr.Dat
     for month, values in _months(looks, recipe, window, read):
         masked_median(
             values,
-            np.stack([look.clear for look in month.looks]),
-            np.array([look.scene.subtract for look in month.looks], np.uint16),
+            looks.clear[month.first : month.last],
+            np.array([scene.subtract for scene in month.scenes], np.uint16),
             reflectance[month.index],
             observations[month.index],
         )
@@ -103,17 +104,21 @@ def build(plan: Plan) -> xr.Dataset | xr.DataTree:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A scene and where it is clear in the tile; bool [pixel]."""
+class _Looks:
+    """Scenes with a clear pixel in the tile, in order of time; `clear` is bool [scene, pixel]."""
 
-    scene: Scene
+    scenes: tuple[Scene, ...]
     clear: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Month:
+    """A month of the recipe and its scenes, `first` to `last` of the looks."""
+
     index: int
-    looks: tuple[_Look, ...]
+    first: int
+    last: int
+    scenes: tuple[Scene, ...]
 
 
 @cache
@@ -121,27 +126,42 @@ def _reads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="cropcube-read")
 
 
-def _clear_looks(plan: GridPlan, window: Window, read: Reader) -> list[_Look]:
-    def look(scene: Scene) -> _Look:
-        scl = np.empty((window.height, window.width), np.uint8)
-        read(scene, "scl", window, scl)
-        return _Look(scene, clear_of(scl, plan.recipe.keep).ravel())
+def _clear_looks(plan: GridPlan, window: Window, read: Reader) -> _Looks:
+    pixels = window.height * window.width
+    clear = np.empty((len(plan.scenes), pixels), np.bool_)
+    scenes = sorted(plan.scenes, key=lambda scene: (scene.month, scene.id))
 
-    return [found for found in _reads().map(look, plan.scenes) if found.clear.any()]
+    def look(n: int) -> bool:
+        scl = np.empty((window.height, window.width), np.uint8)
+        read(scenes[n], "scl", window, scl)
+        clear_of(scl.ravel(), plan.recipe.keep, clear[n])
+        return bool(clear[n].any())
+
+    seen = [n for n, any_clear in enumerate(_reads().map(look, range(len(scenes)))) if any_clear]
+    for place, n in enumerate(seen):
+        if place != n:
+            clear[place] = clear[n]
+    return _Looks(tuple(scenes[n] for n in seen), clear[: len(seen)])
+
+
+def _split_months(looks: _Looks, recipe: Recipe) -> list[_Month]:
+    dates = [scene.month for scene in looks.scenes]
+    months = []
+    for index, first_day in enumerate(recipe.months):
+        first, last = bisect_left(dates, first_day), bisect_right(dates, first_day)
+        if last > first:
+            months.append(_Month(index, first, last, looks.scenes[first:last]))
+    return months
 
 
 def _months(
-    looks: list[_Look], recipe: Recipe, window: Window, read: Reader
+    looks: _Looks, recipe: Recipe, window: Window, read: Reader
 ) -> Iterator[tuple[_Month, np.ndarray]]:
     """Yield every month with something to see and its DN, uint16 [scene, band, pixel]."""
-    months = [
-        _Month(index, tuple(look for look in looks if look.scene.month == first_day))
-        for index, first_day in enumerate(recipe.months)
-    ]
-    months = [month for month in months if month.looks]
+    months = _split_months(looks, recipe)
     if not months:
         return
-    most = max(len(month.looks) for month in months)
+    most = max(len(month.scenes) for month in months)
     shape = (2, most, len(recipe.bands), window.height, window.width)
     buffers = np.empty(shape, np.uint16)
 
@@ -150,8 +170,8 @@ def _months(
             return []
         out = buffers[position % 2]
         return [
-            _reads().submit(read, look.scene, band, window, out[n, b])
-            for n, look in enumerate(months[position].looks)
+            _reads().submit(read, scene, band, window, out[n, b])
+            for n, scene in enumerate(months[position].scenes)
             for b, band in enumerate(recipe.bands)
         ]
 
@@ -162,11 +182,11 @@ def _months(
             for future in arrived:
                 future.result()
             coming = start(position + 1)
-            values = buffers[position % 2, : len(month.looks)]
+            values = buffers[position % 2, : len(month.scenes)]
             yield month, values.reshape(*values.shape[:2], -1)
         except BaseException:
-            for future in [*arrived, *coming]:
-                future.cancel()
+            # Leave no read running behind an error.
+            wait([future for future in (*arrived, *coming) if not future.cancel()])
             raise
 
 

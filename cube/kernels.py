@@ -122,7 +122,7 @@ def _pick_middle(rows, seen, most, size, out):  # type: ignore[no-untyped-def]
         out[p] = np.uint16((total[p] + 1) // 2 + 1) if seen[p] > 0 else np.uint16(0)
 
 
-def clear_of(scl: np.ndarray, keep: Sequence[int]) -> np.ndarray:
+def clear_of(scl: np.ndarray, keep: Sequence[int], clear: np.ndarray | None = None) -> np.ndarray:
     """Return where the scene classification is in the keep set; bool, the shape of `scl`.
 
     Parameters
@@ -131,10 +131,12 @@ def clear_of(scl: np.ndarray, keep: Sequence[int]) -> np.ndarray:
         Scene classification, 0…11 by specification; anything above 30 is never kept.
     keep : sequence of int
         Classes from 0 to 30.
+    clear : ndarray of bool, C-contiguous, optional
+        Receives the result; default a new array.
     """
     # A bit per class: shifting vectorises, a table look-up does not.
     bits = np.uint32(sum(1 << value for value in set(keep)))
-    clear = np.empty(scl.shape, np.bool_)
+    clear = np.empty(scl.shape, np.bool_) if clear is None else clear
     _test_bits(scl.reshape(-1), bits, clear.reshape(-1))
     return clear
 

@@ -15,7 +15,6 @@ from rasterio.windows import Window as RasterWindow
 
 from cube.errors import ReadError, redact
 from cube.grid import PIXEL, Window
-from cube.handles import Handles
 from cube.providers import get_provider
 from cube.recipe import BANDS
 from cube.scenes import Scene
@@ -111,20 +110,13 @@ def _read_once(
     provider = get_provider(scene.provider)
     provider.check_href(scene.hrefs[band])
     place = RasterWindow(coarse.col, coarse.row, coarse.width, coarse.height)
+    # Only the TIFF driver: a VRT behind a harmless name could name files of this machine.
     with (
         rasterio.Env(**GDAL_OPTIONS),
-        _handles.borrow(provider.sign(scene.hrefs[band])) as source,
+        rasterio.open(provider.sign(scene.hrefs[band]), driver="GTiff") as source,
     ):
         _require_grid(source, scene, band, factor)
         return source.read(1, window=place, out=out)
-
-
-def _open(href: str) -> rasterio.DatasetReader:
-    # Only the TIFF driver: a VRT behind a harmless name could name files of this machine.
-    return rasterio.open(href, driver="GTiff")
-
-
-_handles = Handles(_open)
 
 
 def _require_grid(source: rasterio.DatasetReader, scene: Scene, band: str, factor: int) -> None:

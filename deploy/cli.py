@@ -260,14 +260,12 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Turn parcels into labels on the cube's grid, and write a split beside them."""
-    import geopandas as gpd
-
     import cube
     import model
 
     area = cube.store.read_plan(store).area
     known = model.load_legend("turkoglu", level, year)  # type: ignore[arg-type]
-    areas = None if zones is None else gpd.read_file(zones)
+    areas = None if zones is None else model.read_zones(zones)
     with progress("label") as report:
         found = model.read_parcels(parcels, area, known)
         told = model.write_labels(

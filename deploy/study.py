@@ -128,9 +128,9 @@ class _Runner:
         if choice.area is not None:
             return None
         if kept.exists():
-            return gpd.read_file(kept)
+            return model.read_zones(kept)
         if choice.file is not None:
-            zones = gpd.read_file(self.path(choice.file))
+            zones = model.read_zones(self.path(choice.file))
         elif (chosen := choice.choose) is not None:
             layout = model.Layout(chosen.count, chosen.size, chosen.gap, chosen.radius)
             with self.step("choose zones"):

@@ -12,7 +12,7 @@ from model.splits import Split, audit, folds, split_parcels, split_zones
 from model.stream import LiveTiles
 from model.tiles import TileData
 from model.train import train
-from model.zones import Layout, choose_zones
+from model.zones import Layout, choose_zones, read_zones
 
 __all__ = [
     "Artefact",
@@ -36,6 +36,7 @@ __all__ = [
     "predict",
     "predict_store",
     "read_parcels",
+    "read_zones",
     "split_parcels",
     "split_zones",
     "train",

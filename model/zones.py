@@ -14,6 +14,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
+from pyogrio.errors import DataSourceError
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
@@ -49,6 +50,25 @@ class Layout:
     size: float = 10_000.0
     gap: float = 2_000.0
     radius: float = 40_000.0
+
+
+def read_zones(path: str | Path) -> gpd.GeoDataFrame:
+    """Read study areas from a file: columns ``zone``, ``region`` and ``test`` where there are any.
+
+    Raises
+    ------
+    AreaError
+        If the file is missing, not readable, has no polygons or no coordinate system.
+    """
+    try:
+        zones = gpd.read_file(path)
+    except (DataSourceError, OSError, ValueError) as error:
+        raise AreaError(f"{path}: not readable as zones ({error})") from error
+    if not isinstance(zones, gpd.GeoDataFrame) or not len(zones):
+        raise AreaError(f"{path}: no zone in it; a zone is a polygon, one per row")
+    if zones.crs is None:
+        raise AreaError(f"{path}: no coordinate system; set one and try again")
+    return zones
 
 
 def choose_zones(

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cube.errors import StudyError
+from cube.errors import AreaError, StudyError
 from cube.simulate import demo_settings, simulate
 from deploy.study import run_study
 
@@ -80,5 +80,5 @@ def test_a_changed_study_needs_a_folder_of_its_own(study, tmp_path):
         run_study(changed, study / "out")
     elsewhere = tmp_path / "elsewhere.yaml"
     shutil.copy(study / "small.yaml", elsewhere)
-    with pytest.raises(Exception, match=r"zones\.gpkg"):
+    with pytest.raises(AreaError, match=r"zones\.gpkg: not readable as zones"):
         run_study(elsewhere, tmp_path / "out")
