@@ -19,7 +19,7 @@ import model
 from cube.simulate import Settings, simulate
 
 SEEDS = (0, 1)
-EPOCHS = 30
+EPOCHS = 20
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:

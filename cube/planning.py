@@ -159,12 +159,7 @@ def plan(area: Any, scenes: Scenes, recipe: Recipe) -> Plan:
     if not footprints:
         names = ", ".join(sorted(grid.granule for grid in by_grid)) or "none"
         raise PlanError(f"no scene covers the area (granules searched: {names}); search it again")
-    covering = [grid for grid, part in footprints.items() if _rectangle(grid).covers(part)]
-    if covering or len(footprints) == 1:
-        best = max(covering or footprints, key=partial(_owned_share, footprints))
-        chosen = {best: best.window}
-    else:
-        chosen = {grid: grid.owned for grid in footprints}
+    chosen = _choose(footprints)
     several_zones = len({grid.epsg for grid in chosen}) > 1
     grids = []
     for grid, allowed in sorted(chosen.items(), key=lambda entry: entry[0].granule):
@@ -190,6 +185,15 @@ def plan(area: Any, scenes: Scenes, recipe: Recipe) -> Plan:
     )
     _report_cover(made, footprints)
     return made
+
+
+def _choose(footprints: dict[NativeGrid, BaseGeometry]) -> dict[NativeGrid, Window]:
+    """Return the grids that make the cube, each with the pixels it may give."""
+    covering = [grid for grid, part in footprints.items() if _rectangle(grid).covers(part)]
+    if covering or len(footprints) == 1:
+        best = max(covering or footprints, key=partial(_owned_share, footprints))
+        return {best: best.window}
+    return {grid: grid.owned for grid in footprints}
 
 
 def _scenes_by_grid(scenes: Scenes, recipe: Recipe) -> dict[NativeGrid, list[Scene]]:
