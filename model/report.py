@@ -23,6 +23,8 @@ _GREY = "#666666"
 #: Longest side of a map in a picture, pixels.
 _SIDE = 1200
 
+Place = Literal["outside lower center", "outside right upper"]
+
 
 def confusion(matrix: np.ndarray, legend: Legend, path: Path) -> Path:
     """Draw a confusion matrix, each row as percent of its truth.
@@ -203,12 +205,15 @@ def preview(classes: np.ndarray, legend: Legend, path: Path) -> Path:
     shown = _thin(classes)
     height, width = shown.shape
     long = 6.0 / max(height, width)
-    size = (max(long * width, 1.0) + 1.8, max(long * height, 1.0))
+    wide = width > 1.5 * height
+    beside, below = (0.0, 1.4) if wide else (1.8, 0.0)
+    size = (max(long * width, 1.0) + beside, max(long * height, 1.0) + below)
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.add_subplot()
     axes.imshow(coloured(shown, legend), interpolation="nearest")
     axes.set_axis_off()
-    _class_legend(figure, [shown], legend, "outside right upper", "no decision")
+    place: Place = "outside lower center" if wide else "outside right upper"
+    _class_legend(figure, [shown], legend, place, "no decision", columns=4 if wide else 1)
     return _save(figure, path)
 
 
@@ -235,15 +240,15 @@ def _class_legend(
     figure: Figure,
     rasters: Sequence[np.ndarray],
     legend: Legend,
-    place: Literal["outside lower center", "outside right upper"],
+    place: Place,
     white: str,
+    columns: int = 6,
 ) -> None:
     counts = np.bincount(np.concatenate([raster.ravel() for raster in rasters]), minlength=256)
     order = np.argsort(-counts[: len(legend.classes)], kind="stable")
     used = [int(k) for k in order if counts[k]]
     handles = [Patch(facecolor=legend.colours[k], label=legend.classes[k]) for k in used]
     handles.append(Patch(facecolor="white", edgecolor="#bbbbbb", label=white))
-    columns = 1 if place == "outside right upper" else 6
     figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=8)
 
 
