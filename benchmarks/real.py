@@ -17,7 +17,7 @@ import model
 
 FOUR = ("blue", "green", "red", "nir")
 TEN = (*FOUR, "rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")
-SPLITS = (0, 1, 2, 3, 4)
+SPLITS = (0, 1, 2)
 AREA = (3.2915, 43.6155, 3.3215, 43.648)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from cube.errors import ArtefactError
+from cube.errors import ArtefactError, SplitError
 from model import artefact, networks
 from model.artefact import Run
 from model.learner import Learner, Schedule, Settings
@@ -135,6 +135,11 @@ def train(
         best=best,
     )
     folder = Path(out)
+    if not data.samples("val"):
+        raise SplitError(
+            "the split has no validation samples, which choose the epoch that is kept; give "
+            "validation groups with labels, or make fewer folds"
+        )
     checkpoint = _begin(folder, settings, data, resume)
     if _finished(folder):
         log.info("%s holds this training, finished; nothing to do", folder)

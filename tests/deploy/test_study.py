@@ -39,7 +39,9 @@ map:
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     region = demo_settings().regions[2]
-    settings = demo_settings(regions=(region,), zone_metres=640, revisit_days=16, seed=6)
+    settings = demo_settings(
+        regions=(region,), zones_per_region=6, zone_metres=640, revisit_days=16, seed=6
+    )
     simulate(folder, settings)
     (folder / "small.yaml").write_text(STUDY)
     run_study(folder / "small.yaml", folder / "out")

@@ -119,6 +119,9 @@ class Seasons(pl.LightningDataModule):
             "zone": torch.ones_like(y, dtype=torch.int32),
         }
 
+    def samples(self, stage: str) -> int:
+        return len({"train": self.train_seeds, "val": self.val_seeds}[stage])
+
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         return DataLoader(_Stream(self, self.train_seeds, True, epoch), batch_size=None)

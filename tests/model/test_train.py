@@ -325,3 +325,11 @@ def test_surroundings_are_restored_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="stop"):
         fail()
     assert logging.getLogger("lightning.fabric").level != logging.ERROR
+
+
+def test_training_without_validation_is_refused(tmp_path):
+    data = Seasons()
+    data.val_seeds = []
+    with pytest.raises(SplitError, match="no validation samples"):
+        train("hybrid", data, tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
