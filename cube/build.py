@@ -13,11 +13,6 @@ Nothing is resampled and nothing becomes a float.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -28,15 +23,10 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from cube.grid import Window, cell, cells
-from cube.kernels import clear_of, fill_gaps_inplace, masked_median, self_test
+from cube.kernels import fill_gaps_inplace, masked_median, self_test
+from cube.looks import clear_looks, months_of
 from cube.planning import GridPlan, Plan, Tile
 from cube.read import Reader, read_window
-from cube.recipe import Recipe
-from cube.scenes import Scene
-
-#: Reads that one process keeps in flight: enough to hide a network's latency, and twice what two
-#: cores can decode.
-READS_IN_FLIGHT = 8
 
 
 def build_tile(plan: GridPlan, tile: Tile, read: Reader = read_window) -> xr.Dataset:
@@ -66,8 +56,8 @@ def build_tile(plan: GridPlan, tile: Tile, read: Reader = read_window) -> xr.Dat
     pixels = window.height * window.width
     reflectance = np.zeros((len(recipe.months), len(recipe.bands), pixels), np.uint16)
     observations = np.zeros((len(recipe.months), pixels), np.uint8)
-    looks = _clear_looks(plan, window, read)
-    for month, values in _months(looks, recipe, window, read):
+    looks = clear_looks(plan, window, read)
+    for month, values in months_of(looks, recipe, window, read):
         masked_median(
             values,
             looks.clear[month.first : month.last],
@@ -101,93 +91,6 @@ def build(plan: Plan) -> xr.Dataset | xr.DataTree:
     if len(cubes) == 1:
         return next(iter(cubes.values()))
     return xr.DataTree.from_dict(cubes)
-
-
-@dataclass(frozen=True)
-class _Looks:
-    """Scenes with a clear pixel in the tile, in order of time; `clear` is bool [scene, pixel]."""
-
-    scenes: tuple[Scene, ...]
-    clear: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Month:
-    """A month of the recipe and its scenes, `first` to `last` of the looks."""
-
-    index: int
-    first: int
-    last: int
-    scenes: tuple[Scene, ...]
-
-
-@cache
-def _reads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="cropcube-read")
-
-
-def _clear_looks(plan: GridPlan, window: Window, read: Reader) -> _Looks:
-    pixels = window.height * window.width
-    clear = np.empty((len(plan.scenes), pixels), np.bool_)
-    scenes = sorted(plan.scenes, key=lambda scene: (scene.month, scene.id))
-
-    def look(n: int) -> bool:
-        scl = np.empty((window.height, window.width), np.uint8)
-        read(scenes[n], "scl", window, scl)
-        clear_of(scl.ravel(), plan.recipe.keep, clear[n])
-        return bool(clear[n].any())
-
-    seen = [n for n, any_clear in enumerate(_reads().map(look, range(len(scenes)))) if any_clear]
-    for place, n in enumerate(seen):
-        if place != n:
-            clear[place] = clear[n]
-    return _Looks(tuple(scenes[n] for n in seen), clear[: len(seen)])
-
-
-def _split_months(looks: _Looks, recipe: Recipe) -> list[_Month]:
-    dates = [scene.month for scene in looks.scenes]
-    months = []
-    for index, first_day in enumerate(recipe.months):
-        first, last = bisect_left(dates, first_day), bisect_right(dates, first_day)
-        if last > first:
-            months.append(_Month(index, first, last, looks.scenes[first:last]))
-    return months
-
-
-def _months(
-    looks: _Looks, recipe: Recipe, window: Window, read: Reader
-) -> Iterator[tuple[_Month, np.ndarray]]:
-    """Yield every month with something to see and its DN, uint16 [scene, band, pixel]."""
-    months = _split_months(looks, recipe)
-    if not months:
-        return
-    most = max(len(month.scenes) for month in months)
-    shape = (2, most, len(recipe.bands), window.height, window.width)
-    buffers = np.empty(shape, np.uint16)
-
-    def start(position: int) -> list[Future[None]]:
-        if position >= len(months):
-            return []
-        out = buffers[position % 2]
-        return [
-            _reads().submit(read, scene, band, window, out[n, b])
-            for n, scene in enumerate(months[position].scenes)
-            for b, band in enumerate(recipe.bands)
-        ]
-
-    coming = start(0)
-    for position, month in enumerate(months):
-        arrived, coming = coming, []
-        try:
-            for future in arrived:
-                future.result()
-            coming = start(position + 1)
-            values = buffers[position % 2, : len(month.scenes)]
-            yield month, values.reshape(*values.shape[:2], -1)
-        except BaseException:
-            # Leave no read running behind an error.
-            wait([future for future in (*arrived, *coming) if not future.cancel()])
-            raise
 
 
 def _dataset(plan: GridPlan, window: Window, reflectance: Any, observations: Any) -> xr.Dataset:
