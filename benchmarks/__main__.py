@@ -1,16 +1,19 @@
-"""Print the figures of README's table: python -m benchmarks kernel | build | models | real."""
+"""Print the figures of README's tables: python -m benchmarks NAME [--json]."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("kernel", "build", "models", "real")
+NAMES = (
+    *("kernel", "build", "misaligned", "cloudy", "latency", "plan", "memory", "cluster", "write"),
+    *("models", "real"),
+)
 
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
-        print(f"usage: python -m benchmarks {{{' | '.join(NAMES)}}}", file=sys.stderr)
+        print(f"usage: python -m benchmarks {{{' | '.join(NAMES)}}} [--json]", file=sys.stderr)
         return 2
     importlib.import_module(f"benchmarks.{sys.argv[1]}").main()
     return 0

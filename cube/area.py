@@ -14,7 +14,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import Geod
-from shapely.geometry import MultiPolygon, Polygon, box, shape
+from shapely.geometry import MultiPoint, MultiPolygon, Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import explain_validity
 
@@ -27,6 +27,8 @@ MAX_AREA_KM2 = 5_000_000
 
 #: Sentinel-2 granules (MGRS) exist between these latitudes.
 _SOUTH, _NORTH = -80.0, 84.0
+#: Half the side of the square that stands for a point, in degrees: about 5 cm.
+_TINY = 5e-7
 _CRS84 = ("CRS84", "EPSG::4326", "EPSG:4326")
 _FILES = (".geojson", ".json", ".gpkg")
 
@@ -39,16 +41,19 @@ def read_area(area: Any) -> BaseGeometry:
     area : sequence of 4 float, geometry, mapping, GeoDataFrame, str or Path
         ``(west, south, east, north)`` in degrees; a shapely geometry in EPSG:4326; GeoJSON
         (geometry, Feature or FeatureCollection); a GeoDataFrame or GeoSeries in any CRS; the path
-        of a GeoJSON or GeoPackage file in any CRS. Several features are united.
+        of a GeoJSON or GeoPackage file in any CRS. Several features are united. A point stands for
+        the pixel it lies in. Across the antimeridian, a box has west > east (RFC 7946), a polygon
+        is split there or continues beyond ±180°.
 
     Returns
     -------
     shapely.Polygon or shapely.MultiPolygon
+        Between -180° and 180°, split at the antimeridian.
 
     Raises
     ------
     AreaError
-        If it is none of these, is empty, invalid, too large, crosses the antimeridian or lies
+        If it is none of these, is empty, invalid, too large, wider than half the Earth or lies
         outside of the latitudes that Sentinel-2 maps.
     """
     if isinstance(area, BaseGeometry):
@@ -76,11 +81,13 @@ def _from_bounds(bounds: Sequence[Any] | np.ndarray) -> BaseGeometry:
         ) from error
     if not all(math.isfinite(value) for value in (west, south, east, north)):
         raise AreaError(f"the box {bounds!r} has a number that is not finite")
-    if west > east and abs(west) <= 180 and abs(east) <= 180:
-        raise AreaError(
-            f"the box goes from {west:g}° east to {east:g}°: if it crosses the antimeridian, "
-            "split it there in two areas; otherwise write (west, south, east, north)"
-        )
+    if west > east and max(abs(west), abs(east)) <= 180:
+        if east + 360 - west > 180:
+            raise AreaError(
+                f"the box goes from {west:g}° east to {east:g}°, more than half around the Earth; "
+                "write (west, south, east, north)"
+            )
+        east += 360
     if west >= east or south >= north:
         raise AreaError(f"the box {bounds!r} is empty; write (west, south, east, north)")
     return box(west, south, east, north)
@@ -151,6 +158,8 @@ def _from_frame(frame: gpd.GeoDataFrame | gpd.GeoSeries, where: str) -> BaseGeom
             step = max(step, sum(part.length for part in parts) / 20_000)
             parts = list(shapely.segmentize(parts, step))
         parts = list(gpd.GeoSeries(parts, crs=geometry.crs).to_crs(4326))
+        if geometry.crs.is_projected:
+            parts = [_unbroken(part) for part in shapely.get_parts(parts)]
     return _checked(parts, where)
 
 
@@ -160,6 +169,7 @@ def _checked(parts: Sequence[BaseGeometry], where: str) -> BaseGeometry:
     if not surfaces:
         raise AreaError(f"{where}: the area is empty")
     _check_place(surfaces, where)
+    surfaces = [_split(_pixel(part)) for part in surfaces]
     area = surfaces[0] if len(surfaces) == 1 else shapely.union_all(surfaces)
     square_km = abs(Geod(ellps="WGS84").geometry_area_perimeter(area)[0]) / 1e6
     if square_km > MAX_AREA_KM2:
@@ -177,16 +187,44 @@ def _limit_vertices(parts: Sequence[BaseGeometry], where: str) -> None:
 
 
 def _surface(part: BaseGeometry, where: str) -> BaseGeometry:
-    if not isinstance(part, (Polygon, MultiPolygon)):
-        raise AreaError(f"{where}: a {part.geom_type} has no surface; give polygons")
+    if not isinstance(part, (Polygon, MultiPolygon, Point, MultiPoint)):
+        raise AreaError(f"{where}: a {part.geom_type} has no surface; give polygons or points")
     flat = shapely.force_2d(part)
     if not np.isfinite(shapely.get_coordinates(flat)).all():
         raise AreaError(f"{where}: a coordinate is not finite")
     if not flat.is_valid:
         raise AreaError(f"{where}: invalid polygon ({explain_validity(flat)}); repair it")
-    if flat.area == 0:
+    if flat.area == 0 and isinstance(part, (Polygon, MultiPolygon)):
         raise AreaError(f"{where}: a polygon without surface")
     return flat
+
+
+def _pixel(part: BaseGeometry) -> BaseGeometry:
+    """Return a tiny square for each point, and a surface as it is."""
+    if not isinstance(part, (Point, MultiPoint)):
+        return part
+    x, y = shapely.get_coordinates(part).T
+    return shapely.union_all(shapely.box(x - _TINY, y - _TINY, x + _TINY, y + _TINY))
+
+
+def _unbroken(part: BaseGeometry) -> BaseGeometry:
+    """Return a polygon whose reprojection jumped from 180° to -180° without the jump."""
+    west, _, east, _ = part.bounds
+    if east - west <= 180:
+        return part
+    return shapely.transform(part, lambda xy: xy + np.where(xy[:, :1] < 0, [360.0, 0.0], 0.0))
+
+
+def _split(part: BaseGeometry) -> BaseGeometry:
+    """Return the same surface between -180° and 180°."""
+    west, _, east, _ = part.bounds
+    if west >= -180 and east <= 180:
+        return part
+    sides = []
+    for turn in (-360.0, 0.0, 360.0):
+        side = shapely.intersection(part, box(turn - 180, -90, turn + 180, 90))
+        sides.append(shapely.transform(side, lambda xy, turn=turn: xy - [[turn, 0.0]]))
+    return shapely.union_all([side for side in sides if side.area > 0])
 
 
 def _check_place(parts: Sequence[BaseGeometry], where: str) -> None:
@@ -196,9 +234,12 @@ def _check_place(parts: Sequence[BaseGeometry], where: str) -> None:
             f"{where}: {west:g}, {south:g}, {east:g}, {north:g} are not degrees; reproject to "
             "EPSG:4326, or give a GeoDataFrame or file that states its CRS"
         )
-    wide = any(part.bounds[2] - part.bounds[0] > 180 for part in parts)
-    if west < -180 or east > 180 or wide:
-        raise AreaError(f"{where}: crosses the antimeridian; split it there in two areas")
+    bounds = shapely.bounds(shapely.get_parts(parts))
+    if (bounds[:, 2] - bounds[:, 0] > 180).any():
+        raise AreaError(
+            f"{where}: a polygon is wider than half the Earth; if it crosses the antimeridian, "
+            "split it there, or continue its longitudes beyond 180°"
+        )
     if south < _SOUTH or north > _NORTH:
         raise AreaError(
             f"{where}: reaches beyond {_SOUTH:g}° to {_NORTH:g}° latitude, where Sentinel-2 "

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from cube.errors import SearchError
+from cube.providerfile import read_provider
 from cube.providers import PROVIDERS, Provider, detect, get_provider
 from cube.recipe import Recipe
 
@@ -60,8 +61,8 @@ def open_catalogue(provider: str | Path) -> Catalogue:
     ----------
     provider : str or Path
         A name in `PROVIDERS`; the URL of a STAC API (``https://host/stac``; a collection other
-        than ``sentinel-2-l2a`` as ``https://host/stac/collections/name``); or the path of a file
-        of items.
+        than ``sentinel-2-l2a`` as ``https://host/stac/collections/name``); the path of a provider
+        file (``.yaml``, see `cube.providerfile`); or the path of a file of items.
 
     Raises
     ------
@@ -73,6 +74,8 @@ def open_catalogue(provider: str | Path) -> Catalogue:
         return _known(PROVIDERS[text])
     if text.startswith(("https://", "http://")):
         return _by_url(text)
+    if text.lower().endswith((".yaml", ".yml")):
+        return _known(read_provider(provider))
     if "/" in text or "." in text or Path(text).exists():
         return ItemFile(Path(provider))
     get_provider(text)
@@ -178,10 +181,17 @@ class StacApi:
 def _query_area(area: BaseGeometry) -> BaseGeometry:
     if shapely.get_num_coordinates(area) <= _MAX_QUERY_VERTICES:
         return area
+    west, _, east, _ = area.bounds
+    if east - west > 180:
+        # Split at the antimeridian: one hull of both sides would go around the Earth.
+        halves = (shapely.box(-180, -90, 0, 90), shapely.box(0, -90, 180, 90))
+        return shapely.MultiPolygon([_hull(area.intersection(half)) for half in halves])
+    return _hull(area)
+
+
+def _hull(area: BaseGeometry) -> BaseGeometry:
     hull = area.convex_hull
-    if shapely.get_num_coordinates(hull) <= _MAX_QUERY_VERTICES:
-        return hull
-    return hull.envelope
+    return hull if shapely.get_num_coordinates(hull) <= _MAX_QUERY_VERTICES // 2 else hull.envelope
 
 
 def _short(error: Exception) -> str:
@@ -214,8 +224,7 @@ class ItemFile:
         SearchError
             If the file is missing or not a file of items.
         """
-        start = pd.Timestamp(recipe.months[0], tz="UTC")
-        end = pd.Timestamp(recipe.months[-1], tz="UTC") + pd.offsets.MonthBegin(1)
+        start, end = recipe.periods[0].tz_localize("UTC"), recipe.stop.tz_localize("UTC")
         shapely.prepare(area)
         for item in self._read():
             if _meets(item, area) and _within(item, start, end):

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cube.kernels import fill_gaps_inplace, masked_median
-from cube.recipe import Fill
-
-KEEP = (4, 5, 6, 7)
+from cube import periods
+from cube.kernels import fill_gaps_inplace
+from cube.recipe import KEEP, Fill
+from cube.reducers import Reducer
+from cube.reducers import reducer as named_reducer
 
 
 def mask_scl(data: xr.DataArray, scl: xr.DataArray, keep: Sequence[int] = KEEP) -> xr.DataArray:
@@ -41,52 +42,101 @@ def mask_scl(data: xr.DataArray, scl: xr.DataArray, keep: Sequence[int] = KEEP) 
     return data.where(clear, data.dtype.type(0))
 
 
-def monthly_median(data: xr.DataArray, months: pd.DatetimeIndex | None = None) -> xr.Dataset:
-    """Median of the observations of each calendar month, and their number.
+def composite(
+    data: xr.DataArray,
+    reducer: str = "median",
+    *,
+    period: str = "month",
+    start: str | None = None,
+    end: str | None = None,
+    percentile: int | None = None,
+) -> xr.Dataset:
+    """Reduce the observations of each period to one, and count them.
 
     Parameters
     ----------
     data : DataArray of integers, dims ``time`` and any others
         Masked observations (see `mask_scl`), 0 = no observation. Where there is a ``band``
         dimension, a pixel with a 0 in any band counts as not observed.
-    months : DatetimeIndex, optional
-        First days of the months wanted; default all from the first to the last date.
+    reducer : str
+        ``median``, ``mean``, ``percentile``, ``medoid``, ``max-ndvi`` or ``geomedian``, as in
+        `cube.reducers`.
+    period : str
+        ``month``, ``dekad`` or a pandas offset of first days (``2MS``, ``QS``, ``W-MON``, ``16D``).
+    start, end : str, optional
+        First and last day of all periods, both included, ``YYYY-MM`` or ``YYYY-MM-DD``; default
+        the months of the first and of the last date.
+    percentile : int, optional
+        For ``percentile`` alone.
 
     Returns
     -------
     Dataset
-        ``reflectance`` uint16, time first, 0 where a month has no observation; an even number of
-        observations takes the mean of the two middle ones, rounded half up. ``observations``
-        uint8 without the ``band`` dimension.
+        ``reflectance`` uint16, time (first days of the periods) first, 0 where a period has no
+        observation. ``observations`` uint8 without the ``band`` dimension.
 
     Raises
     ------
     TypeError
-        For floating-point data: NaN as no data and rounded medians do not go together.
+        For floating-point data: NaN as no data and rounded integers do not go together.
+    RecipeError
+        For an unknown reducer, or one that lacks a band or its percentile.
+    ValueError
+        If whole periods do not fill the time from `start` to `end`, or there is no date at all.
     """
-    _require_integers(data, "monthly_median")
+    _require_integers(data, "composite")
     stamps = pd.DatetimeIndex(data["time"].values)
-    first_days = stamps.to_period("M").start_time
-    if months is None:
-        months = pd.date_range(first_days.min(), first_days.max(), freq="MS")
-    if "band" in data.dims:
-        data = data.where((data != 0).all("band"), data.dtype.type(0))
-    of_month = tuple(tuple(np.flatnonzero(first_days == month)) for month in months)
-    median, count = xr.apply_ufunc(
-        _medians,
-        data.chunk(time=-1) if data.chunks else data,
-        kwargs={"of_month": of_month},
-        input_core_dims=[["time"]],
-        output_core_dims=[["month"], ["month"]],
+    if not len(stamps):
+        raise ValueError("composite got data without a single date; widen the search or the area")
+    edges = periods.edges(
+        start or f"{stamps.min():%Y-%m}",
+        end or f"{stamps.max():%Y-%m}",
+        periods.one_spelling(period),
+    )
+    whole = data if "band" in data.dims else data.expand_dims("band", axis=1)
+    bands = [str(band) for band in whole["band"].values] if "band" in whole.coords else []
+    place = np.asarray(edges.searchsorted(stamps, side="right")) - 1
+    reflectance, observations = xr.apply_ufunc(
+        _reduced,
+        whole.chunk(time=-1, band=-1) if whole.chunks else whole,
+        kwargs={
+            "groups": [np.flatnonzero(place == n) for n in range(len(edges) - 1)],
+            "reduce": named_reducer(reducer, bands, percentile),
+        },
+        input_core_dims=[["time", "band"]],
+        output_core_dims=[["period", "band"], ["period"]],
         dask="parallelized",
         output_dtypes=[np.uint16, np.uint8],
-        dask_gufunc_kwargs={"output_sizes": {"month": len(months)}},
+        dask_gufunc_kwargs={"output_sizes": {"period": len(edges) - 1}},
     )
-    if "band" in data.dims:
-        count = count.isel(band=0, drop=True)
-    cube = xr.Dataset({"reflectance": median, "observations": count})
-    cube = cube.rename(month="time").assign_coords(time=months)
-    return cube.transpose("time", ...)
+    if "band" not in data.dims:
+        reflectance = reflectance.isel(band=0)
+    cube = xr.Dataset({"reflectance": reflectance, "observations": observations})
+    cube = cube.rename(period="time").assign_coords(time=edges[:-1])
+    return cube.transpose("time", *[dim for dim in data.dims if dim != "time"])
+
+
+def monthly_median(data: xr.DataArray, months: pd.DatetimeIndex | None = None) -> xr.Dataset:
+    """Median of the observations of each calendar month, and their number.
+
+    The same as `composite` with its defaults.
+
+    Parameters
+    ----------
+    data : DataArray of integers, dims ``time`` and any others
+        Masked observations, 0 = no observation.
+    months : DatetimeIndex, optional
+        First days of the months wanted, ascending; default all from the first to the last date.
+
+    Returns
+    -------
+    Dataset
+        ``reflectance`` uint16 and ``observations`` uint8, time first.
+    """
+    if months is None:
+        return composite(data)
+    whole = composite(data, start=f"{months[0]:%Y-%m}", end=f"{months[-1]:%Y-%m}")
+    return whole.sel(time=months)
 
 
 def fill_gaps(data: xr.DataArray, method: Fill = "neighbour-mean") -> xr.DataArray:
@@ -127,32 +177,37 @@ def _require_integers(data: xr.DataArray, caller: str) -> None:
         )
 
 
-def _time_first(block: np.ndarray) -> np.ndarray:
-    # apply_ufunc hands the core dimension over last, as a view; moved back, the view is the
-    # original layout and the reshape copies nothing.
-    lead = np.moveaxis(block, -1, 0)
-    rows = lead.reshape(lead.shape[0], -1)
-    if rows.dtype != np.uint16:
-        rows = np.clip(rows, 0, np.iinfo(np.uint16).max).astype(np.uint16)
-    return np.ascontiguousarray(rows)
-
-
-def _medians(block: np.ndarray, of_month: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, ...]:
-    rows = _time_first(block)
-    pixels = rows.shape[1]
-    median = np.empty((len(of_month), 1, pixels), np.uint16)
-    count = np.empty((len(of_month), pixels), np.uint8)
-    for month, scenes in enumerate(of_month):
-        values = rows[list(scenes), None, :]
+def _reduced(
+    block: np.ndarray, groups: list[np.ndarray], reduce: Reducer
+) -> tuple[np.ndarray, np.ndarray]:
+    # apply_ufunc hands the core dimensions over last, as a view; moved back, the view is the
+    # original layout and nothing is copied.
+    lead = np.moveaxis(block, (-2, -1), (0, 1))
+    rows = _as_uint16(lead.reshape(*lead.shape[:2], -1))
+    bands, pixels = rows.shape[1:]
+    out = np.empty((len(groups), bands, pixels), np.uint16)
+    count = np.empty((len(groups), pixels), np.uint8)
+    for n, scenes in enumerate(groups):
+        # Dates in order, as they mostly are, make a period a slice: again no copy.
+        ordered = len(scenes) > 0 and scenes[-1] - scenes[0] == len(scenes) - 1
+        values = rows[scenes[0] : scenes[-1] + 1] if ordered else rows[scenes]
         everywhere = np.ones((len(scenes), pixels), np.bool_)
-        nothing = np.zeros(len(scenes), np.uint16)
-        masked_median(values, everywhere, nothing, median[month], count[month])
-    shape = (len(of_month), *block.shape[:-1])
-    return np.moveaxis(median.reshape(shape), 0, -1), np.moveaxis(count.reshape(shape), 0, -1)
+        reduce(values, everywhere, np.zeros(len(scenes), np.uint16), out[n], count[n])
+    shape = block.shape[:-2]
+    return (
+        np.moveaxis(out.reshape(len(groups), bands, *shape), (0, 1), (-2, -1)),
+        np.moveaxis(count.reshape(len(groups), *shape), 0, -1),
+    )
 
 
 def _filled(block: np.ndarray, days: np.ndarray, method: str) -> np.ndarray:
-    rows = _time_first(block).copy()
+    lead = np.moveaxis(block, -1, 0)
+    rows = _as_uint16(lead.reshape(len(lead), -1)).copy()
     fill_gaps_inplace(rows, days, method)
-    lead = rows.reshape(block.shape[-1], *block.shape[:-1])
-    return np.moveaxis(lead, 0, -1)
+    return np.moveaxis(rows.reshape(lead.shape), 0, -1)
+
+
+def _as_uint16(rows: np.ndarray) -> np.ndarray:
+    if rows.dtype != np.uint16:
+        rows = np.clip(rows, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return np.ascontiguousarray(rows)

@@ -35,6 +35,14 @@ class SearchError(CropcubeError, OSError):
     """A catalogue that does not answer, or a file of items that is not one."""
 
 
+class AccessError(CropcubeError, OSError):
+    """Files that only a token or credentials open, and none could be had."""
+
+
+class SpectralIndexError(CropcubeError, ValueError):
+    """A spectral index that is unknown or lacks a band or a constant."""
+
+
 class SceneError(CropcubeError, ValueError):
     """An item that cannot become a scene: missing facts or contradicting ones."""
 

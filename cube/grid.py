@@ -1,13 +1,14 @@
-"""Native grids, windows and tiles, and who owns a pixel.
+"""Native grids, their windows and tiles, and the MGRS squares and UTM zones they are named after.
 
-Sentinel-2 granules of one UTM zone share one 10 m lattice and overlap by about 10 km. The MGRS
-100 km square that contains a pixel owns it, so areas are partitioned without seams or doubles.
+Sentinel-2 granules of one UTM zone share one 10 m lattice and overlap by about 10 km; who owns a
+pixel there is the affair of `cube.ownership`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from affine import Affine
@@ -19,7 +20,8 @@ from cube.errors import SceneError
 
 TILE = 1024
 PIXEL = 10.0
-_SQUARE = 100_000.0
+_WHOLE = 10_980
+SQUARE = 100_000.0
 _COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")  # by zone modulo 3
 _ROWS = "ABCDEFGHJKLMNPQRSTUV"
 _LATITUDE_BANDS = "CDEFGHJKLMNPQRSTUVWX"
@@ -59,6 +61,15 @@ class Window(BaseModel):
     def relative_to(self, other: Window) -> Window:
         """Return the same pixels, counted from the first row and column of `other`."""
         return self.model_copy(update={"row": self.row - other.row, "col": self.col - other.col})
+
+    def grown(self, margin: int) -> Window:
+        """Grow by `margin` pixels on every side."""
+        return Window(
+            row=self.row - margin,
+            col=self.col - margin,
+            height=self.height + 2 * margin,
+            width=self.width + 2 * margin,
+        )
 
     def even(self) -> Window:
         """Grow outwards to whole 20 m pixels, so that SCL pixels are never cut."""
@@ -124,21 +135,23 @@ class NativeGrid(BaseModel):
     def owned(self) -> Window:
         """The pixels that lie in the granule's own MGRS 100 km square (UTM easting, northing)."""
         west, south = square_origin(self.granule)
-        return self.window_of(west, south, west + _SQUARE, south + _SQUARE)
+        return self.window_of(west, south, west + SQUARE, south + SQUARE)
 
-    def zone_mask(self, window: Window) -> np.ndarray:
-        """Return where pixel centres lie in the granule's UTM zone; bool [y, x].
+    @property
+    def zone(self) -> int:
+        """Number of the UTM zone, 1 to 60."""
+        return self.epsg % 100
 
-        Squares at a zone's edge continue into the next zone's grid; there the zone that contains
-        the pixel owns it. Longitude decides, with MGRS's exceptions around Norway and Svalbard.
-        """
-        box = self.geobox(window)
-        x = box.coordinates["x"].values
-        y = box.coordinates["y"].values
-        to_lonlat = Transformer.from_crs(self.epsg, 4326, always_xy=True)
-        lon, lat = to_lonlat.transform(*np.meshgrid(x, y))
-        zone = int(re.match(r"\d+", self.granule)[0])  # type: ignore[index]
-        return utm_zone(lon, lat) == zone
+
+@cache
+def to_utm(epsg: int) -> Transformer:
+    """Return the transformer from longitude and latitude (degrees) to a UTM zone's metres."""
+    return Transformer.from_crs(4326, epsg, always_xy=True)
+
+
+def meridian(zone: int) -> float:
+    """Return the longitude of a UTM zone's central meridian, degrees."""
+    return zone * 6.0 - 183.0
 
 
 def utm_zone(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -156,6 +169,7 @@ def utm_zone(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     return np.where(svalbard, by_lon, zone)
 
 
+@cache
 def square_origin(granule: str) -> tuple[float, float]:
     """Return easting and northing (m) of the south-west corner of an MGRS 100 km square.
 
@@ -174,15 +188,37 @@ def square_origin(granule: str) -> tuple[float, float]:
     columns = _COLUMNS[zone % 3]
     if column not in columns or not 1 <= zone <= 60:
         raise SceneError(f"'{granule}': column {column} does not exist in UTM zone {zone}")
-    easting = (columns.index(column) + 1) * _SQUARE
-    cycle = (_ROWS.index(row) - (5 if zone % 2 == 0 else 0)) % 20 * _SQUARE
+    easting = (columns.index(column) + 1) * SQUARE
+    cycle = (_ROWS.index(row) - (5 if zone % 2 == 0 else 0)) % 20 * SQUARE
     # The middle of the latitude band, on the central meridian, is within 450 km of the square.
     middle = 8.0 * _LATITUDE_BANDS.index(band) - 76.0 if band != "X" else 78.0
     epsg = 32600 + zone if middle > 0 else 32700 + zone
-    project = Transformer.from_crs(4326, epsg, always_xy=True)
-    _, near = project.transform(zone * 6 - 183, middle)
-    repetitions = round((near - _SQUARE / 2 - cycle) / 2_000_000)
+    _, near = to_utm(epsg).transform(meridian(zone), middle)
+    repetitions = round((near - SQUARE / 2 - cycle) / 2_000_000)
     return easting, cycle + repetitions * 2_000_000
+
+
+def whole_granule(granule: str) -> NativeGrid:
+    """Return the grid of a whole granule, where ESA places it.
+
+    Source: ESA's tiling grid: 109.8 km from the north-west corner of the square, which is rounded
+    outwards to multiples of 60 m, counted from the equator.
+
+    Raises
+    ------
+    SceneError
+        If `granule` is not an MGRS tile.
+    """
+    west, south = square_origin(granule)
+    equator = 0.0 if granule[2] >= "N" else 10_000_000.0
+    return NativeGrid(
+        granule=granule,
+        epsg=(32600 if granule[2] >= "N" else 32700) + int(granule[:2]),
+        left=west - west % 60,
+        top=south + SQUARE + (equator - south - SQUARE) % 60,
+        height=_WHOLE,
+        width=_WHOLE,
+    )
 
 
 def cell(row: int, col: int) -> Window:

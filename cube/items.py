@@ -6,16 +6,19 @@ contradict each other is refused with the reason.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from cube.errors import SceneError
 from cube.grid import NativeGrid
-from cube.offset import Facts, decide
+from cube.offset import DECLARED_OFFSET, Decision, Facts, decide
 from cube.projection import native_grid
 from cube.providers import Provider, get_provider
 from cube.scenes import Scene
@@ -30,12 +33,14 @@ _TILE = re.compile(r"^(?:MGRS-)?T?(\d{1,2})([C-X][A-Z]{2})$")
 _DATATAKE = re.compile(r"(?:^|_)G?S2[A-Z]_(?:MSIL2A_)?(\d{8}T\d{6})_")
 _SATELLITE = re.compile(r"^(?:S2|sentinel-2)([a-z])", re.IGNORECASE)
 _STRIP = re.compile(r"_S(\d{8}T\d{6})_")
+#: What Sentinel-2's own properties begin with: in most catalogues, in CDSE.
+_PREFIXES = ("s2", "eopf")
 _LAST_STAMP = re.compile(r"_(\d{8}T\d{6})(?:\.SAFE)?$")
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One item, read: a scene whose offset is not decided yet, and what tells it from others.
+    """One item, read: a scene, and what tells it from others.
 
     Attributes
     ----------
@@ -43,8 +48,12 @@ class Acquisition:
         As in `Scene`.
     facts : Facts
         What the item says about its offset.
+    decision : Decision
+        What the provider's rule makes of these facts.
     satellite : str
         Letter of the spacecraft, ``A``; empty when unknown.
+    acquisition : str
+        As in `Scene`; `cube.duplicates` makes it equal for the parts of a pass.
     datatake : str
         Start of the datatake, ``20200302T102021``; empty when unknown.
     strip : str
@@ -61,20 +70,27 @@ class Acquisition:
     hrefs: dict[str, str]
     provider: str
     facts: Facts
+    decision: Decision
     satellite: str
+    acquisition: str
     datatake: str
     strip: str
     product: str
     generated: str
 
-    def scene(self, subtract: int) -> Scene:
-        """Return the scene, with `subtract` DN to take off every valid value."""
+    def scene(self) -> Scene:
+        """Return the scene; undecided where the facts cannot tell the offset."""
+        subtract = self.decision.subtract
         return Scene(
             id=self.id,
             datetime=self.datetime,
+            satellite=self.satellite,
+            acquisition=self.acquisition,
             grid=self.grid,
             hrefs=self.hrefs,
             subtract=subtract,
+            decided=None if subtract is None else "metadata",
+            why=f"{self.facts}: {self.decision.why}" if subtract is None else "",
             baseline=self.facts.baseline or "",
             provider=self.provider,
         )
@@ -95,35 +111,15 @@ def scene_from_item(item: Item, provider: Provider | str, bands: Sequence[str]) 
     Raises
     ------
     SceneError
-        If the item cannot become a scene, or its offset cannot be decided.
+        If the item cannot become a scene.
     """
     if isinstance(provider, str):
         provider = get_provider(provider)
-    found = read_item(item, provider, bands)
-    decision = decide(provider.rule, found.facts)
-    if decision.subtract is None:
-        raise SceneError(undecided([(found, decision.why)]))
-    return found.scene(decision.subtract)
-
-
-def undecided(cases: Sequence[tuple[Acquisition, str]]) -> str:
-    """Return the message for items whose offset cannot be decided, with the remedies."""
-    lines = [
-        f"  {found.id} ({found.provider.partition('@')[0]}): {found.facts}: {why}"
-        for found, why in cases[:5]
-    ]
-    if len(cases) > 5:
-        lines.append(f"  … and {len(cases) - 5} more")
-    return (
-        f"{len(cases)} item(s) do not tell whether ESA's +1000 of baseline 04.00 is still in "
-        "their pixels:\n" + "\n".join(lines) + "\n"
-        "Exclude them (exclude=[ids]), search provider 'earth-search-c1' or 'planetary-computer', "
-        "or, after looking at the pixels, state it by hand (offsets={id: 0 or 1000})"
-    )
+    return read_item(item, provider, bands).scene()
 
 
 def read_item(item: Item, provider: Provider, bands: Sequence[str]) -> Acquisition:
-    """Read everything a scene needs from an item, without deciding its offset.
+    """Read everything a scene needs from an item, and what tells it from other items.
 
     Raises
     ------
@@ -135,6 +131,27 @@ def read_item(item: Item, provider: Provider, bands: Sequence[str]) -> Acquisiti
         return _read(item, provider, bands)
     except SceneError as error:
         raise SceneError(f"{name}: {error}") from error
+
+
+def sighting(item: Item) -> dict[str, str]:
+    """Return place and time as far as the item states them, for the record of refusals.
+
+    Returns
+    -------
+    dict of str to str
+        ``granule``, ``datetime``, ``satellite`` as for `Scene`; empty where missing or
+        contradictory.
+    """
+    properties = item.get("properties")
+    seen = {"granule": "", "datetime": "", "satellite": ""}
+    if isinstance(properties, Mapping):
+        with suppress(SceneError, KeyError, TypeError):
+            seen["datetime"] = _sensing_time(properties)
+        with suppress(SceneError, KeyError, TypeError):
+            seen["granule"] = granule_of(item, properties)
+        with suppress(KeyError, TypeError):
+            seen["satellite"] = _satellite(item, properties)
+    return seen
 
 
 def item_id(item: Item) -> str:
@@ -151,17 +168,23 @@ def _read(item: Item, provider: Provider, bands: Sequence[str]) -> Acquisition:
     assets = _wanted_assets(item, provider, bands)
     granule = granule_of(item, properties)
     names = _names(item, properties)
-    strip = _STRIP.search(_text(properties, "s2:datastrip_id"))
+    time, satellite = _sensing_time(properties), _satellite(item, properties)
+    datatake = next((found[1] for text in names if (found := _DATATAKE.search(text))), "")
+    hrefs = {band: provider.resolve(asset["href"]) for band, asset in assets.items()}
+    facts = _facts(properties, names, [assets[band] for band in bands])
+    strips = (_STRIP.search(_text(properties, f"{prefix}:datastrip_id")) for prefix in _PREFIXES)
     return Acquisition(
         id=item["id"],
-        datetime=_sensing_time(properties),
+        datetime=time,
         grid=native_grid(item, provider, bands, granule),
-        hrefs={band: provider.resolve(asset["href"]) for band, asset in assets.items()},
+        hrefs=hrefs,
         provider=provider.name,
-        facts=_facts(properties, names, [assets[band] for band in bands]),
-        satellite=_satellite(item, properties),
-        datatake=next((found[1] for text in names if (found := _DATATAKE.search(text))), ""),
-        strip=strip[1] if strip else "",
+        facts=facts,
+        decision=decide(provider.rule, facts),
+        satellite=satellite,
+        acquisition=f"S2{satellite}_{datatake or re.sub('[-:]', '', time)[:15]}",
+        datatake=datatake,
+        strip=next((found[1] for found in strips if found), ""),
         product=_text(properties, "s2:product_uri") or _text(properties, "sentinel:product_id"),
         generated=_generated(properties, names),
     )
@@ -183,7 +206,10 @@ def _text(properties: Mapping[str, Any], key: str) -> str:
 
 
 def _names(item: Item, properties: Mapping[str, Any]) -> list[str]:
-    keys = ("s2:datatake_id", "s2:product_uri", "sentinel:product_id", "s2:granule_id")
+    keys = (
+        *(f"{prefix}:datatake_id" for prefix in _PREFIXES),
+        *("s2:product_uri", "sentinel:product_id", "s2:granule_id"),
+    )
     return [_text(properties, key) for key in keys] + [item["id"]]
 
 
@@ -213,8 +239,8 @@ def _satellite(item: Item, properties: Mapping[str, Any]) -> str:
 
 
 def _generated(properties: Mapping[str, Any], names: Iterable[str]) -> str:
-    stated = re.sub(r"\D", "", _text(properties, "s2:generation_time"))[:14]
-    if stated:
+    stated = _text(properties, "s2:generation_time") or _text(properties, "processing:datetime")
+    if stated := re.sub(r"\D", "", stated)[:14]:
         return stated
     stamps = (found[1] for text in names if (found := _LAST_STAMP.search(text)))
     return next(stamps, "").replace("T", "")
@@ -230,20 +256,32 @@ def _facts(
     conflict = ""
     if len({text >= "04.00" for text in baselines}) > 1:
         conflict = f"it names baselines on both sides of 04.00 ({', '.join(baselines)})"
-    declared = {_declared(asset, "offset") for asset in reflectance}
-    if len(declared) > 1:
-        conflict = f"its bands declare different offsets ({', '.join(map(str, declared))})"
     if any(_declared(asset, "scale") not in (None, 0.0001) for asset in reflectance):
-        conflict = "its bands declare another scale than 0.0001"
+        raise SceneError("its bands declare another scale than 0.0001")
     flag = properties.get("earthsearch:boa_offset_applied")
     if flag is None:
         flag = properties.get("sentinel:boa_offset_applied")
     return Facts(
         baseline=baselines[0] if baselines else None,
-        offset=next(iter(declared)),
+        offset=_declared_offset(reflectance),
         flag=flag if isinstance(flag, bool) else None,
         conflict=conflict,
     )
+
+
+def _declared_offset(reflectance: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return 0, `DECLARED_OFFSET` or None: with any other, no pixel test could tell what to do."""
+    declared = {_declared(asset, "offset") for asset in reflectance}
+    if len(declared) > 1:
+        listed = ", ".join(map(str, sorted(declared, key=str)))
+        raise SceneError(f"its bands declare different offsets ({listed})")
+    offset = declared.pop()
+    if offset is None:
+        return None
+    for known in (0.0, DECLARED_OFFSET):
+        if math.isclose(offset, known, abs_tol=1e-9):
+            return known
+    raise SceneError(f"it declares an offset of {offset:g}; ESA's products have 0 or -0.1")
 
 
 def _baselines(properties: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
@@ -278,16 +316,24 @@ def _asset(item: Item, key: str) -> Mapping[str, Any] | None:
     return asset if isinstance(asset, Mapping) and asset.get("href") else None
 
 
+def _suffix(asset: Mapping[str, Any]) -> str:
+    return PurePosixPath(str(asset["href"]).partition("?")[0]).suffix.lower()
+
+
 def _wanted_assets(
     item: Item, provider: Provider, bands: Sequence[str]
 ) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for band in (*bands, "scl"):
-        asset = _asset(item, provider.assets[band])
+        key = provider.assets.get(band)
+        if key is None:
+            raise SceneError(f"provider {provider.style} names no asset for {band}")
+        asset = _asset(item, key)
         if asset is None:
-            raise SceneError(f"it has no asset '{provider.assets[band]}' ({band})")
-        if str(asset["href"]).lower().partition("?")[0].endswith(".jp2"):
-            raise SceneError(f"its {band} is JPEG 2000; only GeoTIFF is read")
+            raise SceneError(f"it has no asset '{key}' ({band})")
+        if not provider.jpeg2000 and _suffix(asset) == ".jp2":
+            # The same key may hold ESA's file in one item and a shifted copy in another.
+            raise SceneError(f"its {band} is JPEG 2000, which {provider.style} does not publish")
         found[band] = asset
     return found
 

@@ -1,4 +1,4 @@
-"""Masked median with count, and gap fill, over time: integers in, integers out.
+"""Masked median and percentiles with count, and gap fill, over time: integers in and out.
 
 How the median is fast. Scenes of one month are rows, pixels are columns. A row is contiguous, so
 every step is the same cheap integer operation on a whole row and the compiler vectorises it:
@@ -7,7 +7,7 @@ every step is the same cheap integer operation on a whole row and the compiler v
    becomes value − 1, so that the whole range 1…65535 stays below or at the sentinel;
 2. a sorting network (Batcher's odd-even merge sort: a fixed list of row pairs) orders each column
    by taking minimum and maximum of two rows, without one branch per pixel;
-3. the middle of the first `count` rows is the median.
+3. the middle of the first `count` rows is the median; any percentile lies between two rows.
 
 Work goes in strips of columns that fit the first-level cache. The slow twins are plain NumPy and
 xarray expressions in the tests.
@@ -54,36 +54,47 @@ def sorting_network(n: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _median_strips(values, clear, subtract, network, median, count):  # type: ignore[no-untyped-def]
-    scenes, bands, pixels = values.shape
+def _mark(values, clear, start, size, unusable, seen):  # type: ignore[no-untyped-def]
     # 65535 where an observation does not count, else 0: or-ing it in gives the sentinel.
+    scenes, bands, _ = values.shape
+    seen[:size] = 0
+    for n in range(scenes):
+        out_of = unusable[n]
+        kept = clear[n, start : start + size]
+        for p in range(size):
+            out_of[p] = _ZERO if kept[p] else _SENTINEL
+        for b in range(bands):
+            value = values[n, b, start : start + size]
+            for p in range(size):
+                # 0 wraps to 65535: one comparison refuses no data and underflow alike.
+                wrapped = np.uint16(value[p] - _ONE)
+                out_of[p] |= _SENTINEL if wrapped >= _MAX_DN else _ZERO
+        for p in range(size):
+            seen[p] += np.uint16(_ONE - (out_of[p] & _ONE))
+
+
+@numba.njit(nogil=True, cache=True)
+def _percentile_strips(  # type: ignore[no-untyped-def]
+    values, clear, subtract, network, percentile, out, count
+):
+    scenes, bands, pixels = values.shape
     unusable = np.empty((scenes, _STRIP), np.uint16)
     rows = np.empty((scenes, _STRIP), np.uint16)
+    weights = np.empty((scenes, _STRIP), np.uint16)
     seen = np.empty(_STRIP, np.uint16)
     for start in range(0, pixels, _STRIP):
         size = min(_STRIP, pixels - start)
-        seen[:size] = 0
-        for n in range(scenes):
-            out_of = unusable[n]
-            kept = clear[n, start : start + size]
-            for p in range(size):
-                out_of[p] = _ZERO if kept[p] else _SENTINEL
-            for b in range(bands):
-                value = values[n, b, start : start + size]
-                for p in range(size):
-                    # 0 wraps to 65535: one comparison refuses no data and underflow alike.
-                    wrapped = np.uint16(value[p] - _ONE)
-                    out_of[p] |= _SENTINEL if wrapped >= _MAX_DN else _ZERO
-            for p in range(size):
-                seen[p] += np.uint16(_ONE - (out_of[p] & _ONE))
+        _mark(values, clear, start, size, unusable, seen)
         least, most = seen[0], seen[0]
         for p in range(size):
             least = min(least, seen[p])
             most = max(most, seen[p])
             count[start + p] = np.uint8(min(seen[p], np.uint16(255)))
         if most == 0:
-            median[:, start : start + size] = 0
+            out[:, start : start + size] = 0
             continue
+        if least != most:
+            _weigh(seen[:size], most, percentile, weights)
         for b in range(bands):
             for n in range(scenes):
                 value = values[n, b, start : start + size]
@@ -97,29 +108,46 @@ def _median_strips(values, clear, subtract, network, median, count):  # type: ig
                     a, c = low[p], high[p]
                     low[p] = min(a, c)
                     high[p] = max(a, c)
-            out = median[b, start : start + size]
             if least == most:
-                low, high = rows[(least - 1) // 2], rows[least // 2]
-                for p in range(size):
-                    out[p] = np.uint16((np.uint32(low[p]) + np.uint32(high[p]) + 1) // 2 + 1)
+                _pick_same(rows, least, percentile, out[b, start : start + size])
             else:
-                _pick_middle(rows, seen, most, size, out)
+                _pick(rows, weights, seen, most, out[b, start : start + size])
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _pick_middle(rows, seen, most, size, out):  # type: ignore[no-untyped-def]
-    # One pass over the rows instead of a gather per pixel: the two middle rows of a pixel are
-    # recognised when they come by.
+def _weigh(seen, most, percentile, weights):  # type: ignore[no-untyped-def]
+    # A percentile lies between two neighbouring ranks: weights in hundredths, 0 for all others.
+    for n in range(most):
+        weight = weights[n]
+        for p in range(len(seen)):
+            away = abs(np.int32(100 * n) - np.int32(seen[p] - 1) * np.int32(percentile))
+            weight[p] = np.uint16(max(np.int32(100) - away, np.int32(0)))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _pick(rows, weights, seen, most, out):  # type: ignore[no-untyped-def]
+    # All rows times their weights, instead of a gather per pixel. Rows hold value − 1.
+    size = len(out)
     total = np.zeros(_STRIP, np.uint32)
     for n in range(most):
-        row = rows[n]
+        row, weight = rows[n], weights[n]
         for p in range(size):
-            here = np.uint32(row[p])
-            lower = 2 * n == seen[p] - 1 or 2 * n == seen[p] - 2
-            upper = 2 * n == seen[p] or 2 * n == seen[p] - 1
-            total[p] += here * np.uint32(lower) + here * np.uint32(upper)
+            total[p] += np.uint32(row[p]) * np.uint32(weight[p])
     for p in range(size):
-        out[p] = np.uint16((total[p] + 1) // 2 + 1) if seen[p] > 0 else np.uint16(0)
+        value = np.uint16((total[p] + np.uint32(50)) // np.uint32(100) + _ONE)
+        out[p] = value if seen[p] > 0 else _ZERO
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _pick_same(rows, seen, percentile, out):  # type: ignore[no-untyped-def]
+    # The same where all pixels of the strip have equally many observations: two rows only.
+    place = (seen - 1) * percentile
+    low, high = rows[place // 100], rows[min(place // 100 + 1, seen - 1)]
+    upper = np.uint32(place % 100)
+    lower = np.uint32(100) - upper
+    for p in range(len(out)):
+        total = np.uint32(low[p]) * lower + np.uint32(high[p]) * upper
+        out[p] = np.uint16((total + np.uint32(50)) // np.uint32(100) + _ONE)
 
 
 def clear_of(scl: np.ndarray, keep: Sequence[int], clear: np.ndarray | None = None) -> np.ndarray:
@@ -172,12 +200,72 @@ def masked_median(
     count : ndarray of uint8 [pixel]
         Receives the counts, at most 255.
     """
+    masked_percentile(values, clear, subtract, median, count, percentile=50)
+
+
+def masked_percentile(
+    values: np.ndarray,
+    clear: np.ndarray,
+    subtract: np.ndarray,
+    out: np.ndarray,
+    count: np.ndarray,
+    *,
+    percentile: int,
+) -> None:
+    """Write a percentile and the number of clear observations of one period.
+
+    Arguments and counting are those of `masked_median`. The percentile is interpolated linearly
+    between the two nearest ranks (NumPy's ``method="linear"``, type 7 of Hyndman and Fan 1996),
+    in integers, and rounded half up; the 50th is the median.
+
+    Parameters
+    ----------
+    percentile : int
+        From 1 to 99.
+    """
     if len(values) == 0:
-        median[:] = NODATA
+        out[:] = NODATA
         count[:] = 0
         return
     network = sorting_network(len(values))
-    _median_strips(values, clear, subtract, network, median, count)
+    _percentile_strips(values, clear, subtract, network, percentile, out, count)
+
+
+def observed(values: np.ndarray, clear: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return where an observation counts and write how many do, as in `masked_median`.
+
+    Parameters
+    ----------
+    values : ndarray of uint16 [scene, band, pixel]
+        Stored DN, 0 = no data.
+    clear : ndarray of bool [scene, pixel]
+        Mask of the scene classification.
+    count : ndarray of uint8 [pixel]
+        Receives the counts, at most 255.
+
+    Returns
+    -------
+    ndarray of bool [scene, pixel]
+        True where `clear` is and every band's DN lies in 1…`MAX_DN`.
+    """
+    usable = np.empty(clear.shape, np.bool_)
+    _observe(values, clear, usable, count)
+    return usable
+
+
+@numba.njit(nogil=True, cache=True)
+def _observe(values, clear, usable, count):  # type: ignore[no-untyped-def]
+    scenes, _, pixels = values.shape
+    unusable = np.empty((scenes, _STRIP), np.uint16)
+    seen = np.empty(_STRIP, np.uint16)
+    for start in range(0, pixels, _STRIP):
+        size = min(_STRIP, pixels - start)
+        _mark(values, clear, start, size, unusable, seen)
+        for n in range(scenes):
+            for p in range(size):
+                usable[n, start + p] = unusable[n, p] == _ZERO
+        for p in range(size):
+            count[start + p] = np.uint8(min(seen[p], np.uint16(255)))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -185,46 +273,75 @@ def _fill_strips(values, days, linear):  # type: ignore[no-untyped-def]
     times, pixels = values.shape
     before = np.empty((times, _STRIP), np.uint16)
     before_day = np.empty((times, _STRIP), np.int32)
-    after = np.empty(_STRIP, np.uint16)
-    after_day = np.empty(_STRIP, np.int32)
+    nearest, nearest_day = np.empty(_STRIP, np.uint16), np.empty(_STRIP, np.int32)
     for start in range(0, pixels, _STRIP):
-        size = min(_STRIP, pixels - start)
-        gaps = 0
+        stop = min(start + _STRIP, pixels)
+        least = _SENTINEL
         for t in range(times):
-            here = values[t, start : start + size]
-            for p in range(size):
-                gaps += 1 if here[p] == 0 else 0
-        if gaps == 0:
+            least = min(least, values[t, start:stop].min())
+        if least > _ZERO:
             continue
+        nearest[:] = 0
+        nearest_day[:] = 0
         for t in range(times):
-            here, last = values[t, start : start + size], before[t]
-            previous = before[max(t - 1, 0)]
-            for p in range(size):
-                last[p] = here[p] if here[p] > 0 or t == 0 else previous[p]
+            here = values[t, start:stop]
+            _carry(here, nearest, before[t])
             if linear:
-                for p in range(size):
-                    same = here[p] > 0 or t == 0
-                    before_day[t, p] = days[t] if same else before_day[max(t - 1, 0), p]
-        after[:size] = 0
-        after_day[:size] = 0
+                _carry_day(here, days[t], nearest_day, before_day[t])
+        nearest[:] = 0
         for t in range(times - 1, -1, -1):
-            here, last = values[t, start : start + size], before[t]
+            here = values[t, start:stop]
             if linear:
-                for p in range(size):
-                    if here[p] > 0:
-                        after_day[p] = days[t]
-            for p in range(size):
-                v, left, right = here[p], last[p], after[p]
-                after[p] = v if v > 0 else right
-                one_side = max(left, right)
-                both = np.uint16((np.uint32(left) + np.uint32(right) + 1) // 2)
-                middle = both if (left > 0) & (right > 0) else one_side
-                here[p] = v if v > 0 else middle
-                if linear and v == 0 and left > 0 and right > 0:
-                    span = np.int64(after_day[p] - before_day[t, p])
-                    done = np.int64(days[t] - before_day[t, p])
-                    weighted = np.int64(left) * (span - done) + np.int64(right) * done
-                    here[p] = np.uint16((2 * weighted + span) // (2 * span))
+                _weigh_by_time(here, days[t], before[t], before_day[t], nearest, nearest_day)
+            else:
+                _meet(here, before[t], nearest)
+
+
+# A function per row step, and every load before its condition: otherwise LLVM does not vectorise.
+@numba.njit(nogil=True, cache=True)
+def _carry(here, nearest, before):  # type: ignore[no-untyped-def]
+    for p in range(len(here)):
+        v, left = here[p], nearest[p]
+        left = v if v > _ZERO else left
+        nearest[p] = left
+        before[p] = left
+
+
+@numba.njit(nogil=True, cache=True)
+def _carry_day(here, day, nearest_day, before_day):  # type: ignore[no-untyped-def]
+    for p in range(len(here)):
+        left = nearest_day[p]
+        left = day if here[p] > _ZERO else left
+        nearest_day[p] = left
+        before_day[p] = left
+
+
+@numba.njit(nogil=True, cache=True)
+def _meet(here, before, after):  # type: ignore[no-untyped-def]
+    for p in range(len(here)):
+        v, left, right = here[p], before[p], after[p]
+        after[p] = v if v > _ZERO else right
+        # An open end takes the other side for both.
+        low = left if left > _ZERO else right
+        high = right if right > _ZERO else left
+        # The mean, rounded half up, within 16 bits.
+        middle = np.uint16((low | high) - ((low ^ high) >> _ONE))
+        here[p] = v if v > _ZERO else middle
+
+
+@numba.njit(nogil=True, cache=True)
+def _weigh_by_time(here, day, before, before_day, after, after_day):  # type: ignore[no-untyped-def]
+    for p in range(len(here)):
+        v, left, right = here[p], before[p], after[p]
+        if v > 0:
+            after[p], after_day[p] = v, day
+        elif left > 0 and right > 0:
+            span = np.int64(after_day[p] - before_day[p])
+            done = np.int64(day - before_day[p])
+            weighted = np.int64(left) * (span - done) + np.int64(right) * done
+            here[p] = np.uint16((2 * weighted + span) // (2 * span))
+        else:
+            here[p] = max(left, right)
 
 
 def fill_gaps_inplace(values: np.ndarray, days: np.ndarray, method: str) -> None:

@@ -1,48 +1,257 @@
-"""What a tile sees: scenes with a clear pixel in it, and their pixels, month by month.
+"""What a tile sees: its clear pixels, and the values of one period at a time.
 
 The scene classification of every scene is read first; a scene without a clear pixel in the tile is
-forgotten before its bands are asked for. Then the months come one after the other in one integer
-buffer, the next arriving while the caller works on this one.
+forgotten before its bands are asked for, and so is a block of a file without one. Then the periods
+come one after the other in one integer buffer. While the caller works on it, the next period's
+bytes arrive; they are decoded once the buffer is free, so that memory holds one period only.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
+from threading import Event
 
 import numpy as np
 
+from cube.cores import scratch
+from cube.errors import ReadError, SceneError
 from cube.grid import Window
-from cube.kernels import clear_of
+from cube.kernels import MAX_DN
+from cube.mask import clear_mask
+from cube.pixeltest import BANDS_BY_DARKNESS, DARK_CLASSES, PLENTY, contradicts, gather
 from cube.planning import GridPlan
-from cube.read import Reader
-from cube.recipe import Recipe
+from cube.read import Reader, native_window, read_window, replicate
 from cube.scenes import Scene
+from cube.tally import Tally
 
-#: Reads that one process keeps in flight: enough to hide a network's latency, and twice what two
-#: cores can decode.
-READS_IN_FLIGHT = 8
+#: Reads that one process keeps in flight: enough to hide the latency of a network. How many of
+#: them decode at once is another matter (`cube.cores`).
+READS_IN_FLIGHT = 32
+#: Failures that `max_missing` may excuse: of a file or of the way to it, not of the user's rights.
+EXCUSABLE = ("missing", "corrupt", "transport")
+#: Metres of an SCL pixel in 10 m pixels.
+_SCL = 2
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Scenes with a clear pixel in the tile, in order of time; `clear` is bool [scene, pixel]."""
+class Look:
+    """One scene over the tile: `clear` is bool [y, x], pixels of 20 m that cover the window.
 
-    scenes: tuple[Scene, ...]
+    `place` is its place on the cube's time axis; `dark` are rows and columns of some pixels of
+    vegetation and water, int64 [2, n], to test the offset on.
+    """
+
+    place: int
+    scene: Scene
     clear: np.ndarray
+    dark: np.ndarray
 
 
 @dataclass(frozen=True)
-class Month:
-    """A month of the recipe and its scenes, `first` to `last` of the looks."""
+class Period:
+    """The observations of one place on the time axis.
 
-    index: int
-    first: int
-    last: int
+    Attributes
+    ----------
+    place : int
+    scenes : tuple of Scene
+    values : ndarray of uint16 [scene, band, pixel]
+        DN as stored; the next period overwrites them.
+    clear : ndarray of bool [scene, pixel]
+    subtract : ndarray of uint16 [scene]
+    """
+
+    place: int
     scenes: tuple[Scene, ...]
+    values: np.ndarray
+    clear: np.ndarray
+    subtract: np.ndarray
+
+
+class TileView:
+    """What one tile sees; `tally` counts along.
+
+    Parameters
+    ----------
+    plan : GridPlan
+    window : Window
+        Pixels of the tile.
+    read : Reader
+        How pixels are read.
+    max_missing : float
+        Share of the scenes that may fail to be read without stopping the build; they count as not
+        taken, and are counted.
+
+    Raises
+    ------
+    ReadError
+        If a classification cannot be read, or has classes that do not exist.
+    """
+
+    def __init__(
+        self, plan: GridPlan, window: Window, read: Reader, max_missing: float = 0.0
+    ) -> None:
+        self._plan, self._window, self._read = plan, window, read
+        self._excusable = math.floor(max_missing * len(plan.scenes))
+        self._failed: set[str] = set()
+        self.tally = Tally(seen=[0] * len(plan.times), clear=[0] * len(plan.times))
+        self._looks = self._all_looks()
+
+    def periods(self) -> Iterator[Period]:
+        """Yield every period with something to see.
+
+        Raises
+        ------
+        ReadError
+            If an asset cannot be read.
+        SceneError
+            If pixels contradict what was decided about ESA's offset.
+        """
+        groups = [list(group) for _, group in groupby(self._looks, key=lambda look: look.place)]
+        if not groups:
+            return
+        most = max(len(group) for group in groups)
+        size = (self._window.height, self._window.width)
+        values = _kept("values", (most, len(self._plan.recipe.bands), *size), np.uint16)
+        clear = _kept("clear", (2, most, *size), np.bool_)
+        free = Event()
+        free.set()
+        coming = self._start(groups[0], values, clear[0], free)
+        for turn, group in enumerate(groups):
+            arrived, coming = coming, []
+            try:
+                self._arrive(group, arrived, values, clear[turn % 2])
+                free = Event()
+                if turn + 1 < len(groups):
+                    coming = self._start(groups[turn + 1], values, clear[(turn + 1) % 2], free)
+                yield _period(group, values, clear[turn % 2])
+                free.set()
+            except BaseException:
+                # Leave no read running behind an error.
+                free.set()
+                reads = [future for row in (*arrived, *coming) for future in row]
+                wait([future for future in reads if not future.cancel()])
+                raise
+
+    def _all_looks(self) -> list[Look]:
+        scenes = list(zip(self._plan.places.tolist(), self._plan.scenes, strict=True))
+        coarse = native_window(self._window, _SCL)
+        clear = np.empty((len(scenes), coarse.height, coarse.width), np.bool_)
+        futures = [
+            _reads().submit(self._look, place, scene, coarse, clear[n])
+            for n, (place, scene) in enumerate(scenes)
+        ]
+        looks = []
+        try:
+            for future in futures:
+                try:
+                    looks.append(future.result())
+                except ReadError as error:
+                    self._excuse(error)
+        except BaseException:
+            wait([future for future in futures if not future.cancel()])
+            raise
+        _one_per_pass(looks)
+        for look in looks:
+            self.tally.clear[look.place] += int(np.count_nonzero(look.clear))
+        seen = [look for look in looks if look.clear.any()]
+        # Earlier ones first: where a composite has to choose between equals, the first one wins.
+        return sorted(seen, key=lambda look: (look.place, look.scene.datetime, look.scene.id))
+
+    def _look(self, place: int, scene: Scene, coarse: Window, clear: np.ndarray) -> Look:
+        margin = self._plan.recipe.margin
+        around = coarse.grown(margin).intersect(native_window(scene.grid.window, _SCL))
+        scl = scratch("scl").take(around.height * around.width).reshape(around.height, -1)
+        self._read(scene, "scl", around, scl)
+        inside = coarse.relative_to(around).yx
+        try:
+            clear[:] = clear_mask(scl, self._plan.recipe.mask)[inside]
+        except SceneError as error:
+            tile = f"{scene.grid.granule} row {self._window.row} col {self._window.col}"
+            raise ReadError(
+                f"{scene.id}, scl, tile {tile}: {error}",
+                item=scene.id,
+                asset="scl",
+                tile=tile,
+                attempt=1,
+                kind="corrupt",
+            ) from error
+        here = scl[inside]
+        self.tally.seen[place] += int(np.count_nonzero(here))
+        return Look(place, scene, clear, _dark(here))
+
+    def _start(
+        self, group: list[Look], values: np.ndarray, clear: np.ndarray, free: Event
+    ) -> list[list[Future[int]]]:
+        corner = self._window.row % _SCL, self._window.col % _SCL
+        for n, look in enumerate(group):
+            replicate(look.clear, _SCL, *corner, clear[n])
+        return [
+            [
+                _reads().submit(
+                    read_window,
+                    look.scene,
+                    band,
+                    self._window,
+                    values[n, b],
+                    wanted=clear[n],
+                    free=free,
+                    read=self._read,
+                )
+                for b, band in enumerate(self._plan.recipe.bands)
+            ]
+            for n, look in enumerate(group)
+        ]
+
+    def _arrive(
+        self,
+        group: list[Look],
+        reads: list[list[Future[int]]],
+        values: np.ndarray,
+        clear: np.ndarray,
+    ) -> None:
+        for n, (look, row) in enumerate(zip(group, reads, strict=True)):
+            for b, future in enumerate(row):
+                try:
+                    greatest = future.result()
+                except ReadError as error:
+                    self._excuse(error)
+                    # Without one of its bands a scene was not taken here.
+                    clear[n] = False
+                    continue
+                if greatest > MAX_DN:
+                    found = int(np.count_nonzero(values[n, b] > MAX_DN))
+                    known = self.tally.underflow.get(look.scene.id, 0)
+                    self.tally.underflow[look.scene.id] = known + found
+            if look.scene.decided == "metadata" and clear[n].any():
+                self._test_offset(look, values[n])
+
+    def _test_offset(self, look: Look, values: np.ndarray) -> None:
+        bands = self._plan.recipe.bands
+        tested = [band for band in BANDS_BY_DARKNESS if band in bands][:2]
+        # The first of the 10 m pixels in each; at the window's edge it may lie outside.
+        corner = [[self._window.row % _SCL], [self._window.col % _SCL]]
+        rows, cols = np.maximum(_SCL * look.dark - corner, 0)
+        samples = {band: values[bands.index(band), rows, cols] for band in tested}
+        scl = np.full(len(rows), DARK_CLASSES[0], np.uint8)
+        why = contradicts(look.scene.subtract or 0, gather(scl, samples))
+        if why:
+            raise SceneError(
+                f"{look.scene.id}, tile row {self._window.row} col {self._window.col}: {why}; "
+                "exclude the item, or state its offset by hand (plan with "
+                f"offsets={{'{look.scene.id}': 0 or 1000}})"
+            )
+
+    def _excuse(self, error: ReadError) -> None:
+        self._failed.add(error.item)
+        if error.kind not in EXCUSABLE or len(self._failed) > self._excusable:
+            raise error
+        self.tally.missing.append(f"{error.item}, {error.asset}: {error.kind}")
 
 
 @cache
@@ -50,65 +259,35 @@ def _reads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="cropcube-read")
 
 
-def clear_looks(plan: GridPlan, window: Window, read: Reader) -> Looks:
-    pixels = window.height * window.width
-    clear = np.empty((len(plan.scenes), pixels), np.bool_)
-    scenes = sorted(plan.scenes, key=lambda scene: (scene.month, scene.id))
-
-    def look(n: int) -> bool:
-        scl = np.empty((window.height, window.width), np.uint8)
-        read(scenes[n], "scl", window, scl)
-        clear_of(scl.ravel(), plan.recipe.keep, clear[n])
-        return bool(clear[n].any())
-
-    seen = [n for n, any_clear in enumerate(_reads().map(look, range(len(scenes)))) if any_clear]
-    for place, n in enumerate(seen):
-        if place != n:
-            clear[place] = clear[n]
-    return Looks(tuple(scenes[n] for n in seen), clear[: len(seen)])
+def _dark(scl: np.ndarray) -> np.ndarray:
+    # A grid of some ten times the pixels that a contradiction takes.
+    step = max(1, math.isqrt(scl.size // (10 * PLENTY)))
+    return step * np.array(np.nonzero(np.isin(scl[::step, ::step], DARK_CLASSES)))
 
 
-def _split_months(looks: Looks, recipe: Recipe) -> list[Month]:
-    dates = [scene.month for scene in looks.scenes]
-    months = []
-    for index, first_day in enumerate(recipe.months):
-        first, last = bisect_left(dates, first_day), bisect_right(dates, first_day)
-        if last > first:
-            months.append(Month(index, first, last, looks.scenes[first:last]))
-    return months
+def _one_per_pass(looks: list[Look]) -> None:
+    """Where parts of one pass overlap, keep the first clear one in order of ids."""
+    taken: dict[str, np.ndarray] = {}
+    for look in sorted(looks, key=lambda look: look.scene.id):
+        earlier = taken.get(look.scene.acquisition)
+        if earlier is None:
+            taken[look.scene.acquisition] = look.clear
+        else:
+            np.greater(look.clear, earlier, out=look.clear)
+            taken[look.scene.acquisition] = earlier | look.clear
 
 
-def months_of(
-    looks: Looks, recipe: Recipe, window: Window, read: Reader
-) -> Iterator[tuple[Month, np.ndarray]]:
-    """Yield every month with something to see and its DN, uint16 [scene, band, pixel]."""
-    months = _split_months(looks, recipe)
-    if not months:
-        return
-    most = max(len(month.scenes) for month in months)
-    shape = (2, most, len(recipe.bands), window.height, window.width)
-    buffers = np.empty(shape, np.uint16)
+def _period(group: list[Look], values: np.ndarray, clear: np.ndarray) -> Period:
+    count, scenes = len(group), tuple(look.scene for look in group)
+    return Period(
+        place=group[0].place,
+        scenes=scenes,
+        values=values[:count].reshape(count, values.shape[1], -1),
+        clear=clear[:count].reshape(count, -1),
+        subtract=np.array([scene.subtract for scene in scenes], np.uint16),
+    )
 
-    def start(position: int) -> list[Future[None]]:
-        if position >= len(months):
-            return []
-        out = buffers[position % 2]
-        return [
-            _reads().submit(read, scene, band, window, out[n, b])
-            for n, scene in enumerate(months[position].scenes)
-            for b, band in enumerate(recipe.bands)
-        ]
 
-    coming = start(0)
-    for position, month in enumerate(months):
-        arrived, coming = coming, []
-        try:
-            for future in arrived:
-                future.result()
-            coming = start(position + 1)
-            values = buffers[position % 2, : len(month.scenes)]
-            yield month, values.reshape(*values.shape[:2], -1)
-        except BaseException:
-            # Leave no read running behind an error.
-            wait([future for future in (*arrived, *coming) if not future.cancel()])
-            raise
+def _kept(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return scratch(name).take(size).view(dtype).reshape(shape)

@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 import pystac
+import shapely
 
 from cube.errors import StoreError
 from cube.planning import GridPlan, Tile
+from cube.tally import Tally
 
 #: Folder of the store that holds the plan and the markers.
 STATE = ".cropcube"
@@ -40,21 +42,38 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mark_done(root: Path, plan: GridPlan, tile: Tile, hashes: dict[str, str]) -> None:
-    """Write the tile's marker; `hashes` maps variables to the SHA-256 of their shards."""
-    lonlat = plan.grid.geobox(tile.window).extent.to_crs("EPSG:4326")
+def mark_done(root: Path, plan: GridPlan, tile: Tile, hashes: dict[str, str], tally: Tally) -> None:
+    """Write the tile's marker.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the plan's arrays.
+    plan : GridPlan
+        What the tile belongs to.
+    tile : Tile
+        The tile whose shards are written.
+    hashes : dict of str to str
+        SHA-256 of the shard of each variable.
+    tally : Tally
+        What the build counted.
+    """
+    exact = plan.grid.geobox(tile.window).extent.to_crs("EPSG:4326").geom
+    # The last digits of a projection differ from run to run; a centimetre does not.
+    outline = shapely.transform(exact, lambda lonlat: lonlat.round(7))
     item = pystac.Item(
         id=tile_name(plan, tile),
-        geometry=lonlat.json,
-        bbox=list(lonlat.boundingbox),
+        geometry=shapely.geometry.mapping(outline),
+        bbox=list(outline.bounds),
         datetime=None,
-        start_datetime=plan.recipe.months[0].to_pydatetime(),
+        start_datetime=plan.recipe.periods[0].to_pydatetime(),
         end_datetime=pd.Timestamp(plan.recipe.datetime[1]).to_pydatetime(),
         properties={
             "cropcube:task": plan.task_hash(tile),
             "cropcube:recipe": plan.recipe.hash,
             "cropcube:sha256": hashes,
             "cropcube:scenes": [scene.id for scene in plan.scenes],
+            "cropcube:tally": tally.model_dump(mode="json"),
         },
     )
     text = json.dumps(item.to_dict(include_self_link=False), indent=1, sort_keys=True)
@@ -76,6 +95,14 @@ def require_done(root: Path, plan: GridPlan, tile: Tile) -> None:
         raise StoreError(f"{root}: tile {name} is not done; run the build again, it resumes")
 
 
+def tally_of(root: Path, plan: GridPlan, tile: Tile) -> Tally | None:
+    """Return what the build of a tile counted, or None if the tile is not done."""
+    marker = _properties(root, plan, tile)
+    if marker is None or not is_done(root, plan, tile):
+        return None
+    return Tally.model_validate(marker["cropcube:tally"])
+
+
 def problems_of(root: Path, plan: GridPlan, tile: Tile) -> list[str]:
     """Hash the tile's shards again; return one sentence for each thing that is wrong."""
     name, marker = tile_name(plan, tile), _properties(root, plan, tile)
@@ -94,8 +121,12 @@ def problems_of(root: Path, plan: GridPlan, tile: Tile) -> list[str]:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old content or the new, never half of it."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _path(root: Path, plan: GridPlan, tile: Tile) -> Path:

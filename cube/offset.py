@@ -7,7 +7,6 @@ it, so the rule belongs to the catalogue. The acquisition date never decides.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +17,7 @@ BOA_OFFSET = 1000
 #: The same as catalogues declare it: -1000 DN × 0.0001.
 DECLARED_OFFSET = -0.1
 
-Rule = Literal["flag", "flag-or-old", "declared", "baseline", "declared-and-baseline"]
+Rule = Literal["flag", "flag-or-old", "declared", "baseline", "declared-and-baseline", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Facts:
     baseline : str or None
         Processing baseline as two-digit text, ``04.00``.
     offset : float or None
-        Offset declared for the reflectance assets, in reflectance (0 or -0.1).
+        Offset declared for the reflectance assets, in reflectance: 0 or `DECLARED_OFFSET`.
     flag : bool or None
         ``boa_offset_applied`` of Earth Search.
     conflict : str
@@ -70,8 +69,8 @@ def decide(rule: Rule, facts: Facts) -> Decision:
     ----------
     rule : str
         ``flag`` (Earth Search v1), ``flag-or-old`` (v0), ``declared`` (Collection 1),
-        ``baseline`` (Planetary Computer) or ``declared-and-baseline`` (catalogues that publish
-        ESA's DN and declare the offset of each item).
+        ``baseline`` (Planetary Computer), ``declared-and-baseline`` (CDSE, and others that publish
+        ESA's DN and declare the offset of each item) or ``pixels`` (its facts are not believed).
     facts : Facts
         What the item says.
 
@@ -83,17 +82,11 @@ def decide(rule: Rule, facts: Facts) -> Decision:
     """
     if facts.conflict:
         return Decision(None, facts.conflict)
-    if facts.offset is not None and not (_same(facts.offset, 0) or _declared(facts)):
-        return Decision(None, f"no product of ESA has an offset of {facts.offset:g}")
     return _RULES[rule](facts)
 
 
-def _same(left: float, right: float) -> bool:
-    return math.isclose(left, right, abs_tol=1e-9)
-
-
 def _declared(facts: Facts) -> bool:
-    return facts.offset is not None and _same(facts.offset, DECLARED_OFFSET)
+    return facts.offset == DECLARED_OFFSET
 
 
 def _by_flag(facts: Facts) -> Decision:
@@ -143,10 +136,15 @@ def _by_both(facts: Facts) -> Decision:
     return _by_baseline(facts)
 
 
+def _never(facts: Facts) -> Decision:
+    return Decision(None, "this catalogue's facts are not believed")
+
+
 _RULES: dict[Rule, Callable[[Facts], Decision]] = {
     "flag": _by_flag,
     "flag-or-old": _by_flag_or_age,
     "declared": _by_declaration,
     "baseline": _by_baseline,
     "declared-and-baseline": _by_both,
+    "pixels": _never,
 }

@@ -1,6 +1,7 @@
 """Plan: which scenes, which native grids and which tiles make the cube of an area.
 
-A plan is a file. Nothing is computed or fetched to make one; rerunning it gives the same cube.
+A plan is a file; rerunning it gives the same cube. Nothing is fetched to make one, but for pixels
+of scenes whose catalogue does not tell whether ESA's offset is in them.
 """
 
 from __future__ import annotations
@@ -9,31 +10,38 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+import pandas as pd
 import shapely
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pyproj import Transformer
-from shapely.geometry.base import BaseGeometry
 
 from cube.area import read_area
 from cube.errors import PlanError
-from cube.grid import NativeGrid, Window, cell, cells
+from cube.grid import NativeGrid, Window
+from cube.ownership import owned
 from cube.recipe import Recipe
 from cube.scenes import Removed, Scene, Scenes
+from cube.settle import settle, state_by_hand
+from cube.tiling import Share, share_out, share_outside
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "cropcube-plan-1"
+#: Less than this share of an area outside all granules is rounding.
+_WORTH_A_WARNING = 0.001
 
 
 class Tile(BaseModel):
     """The unit of work and of storage: one cell of a grid's 1024-pixel lattice.
 
     `window` holds the pixels to build: the cell, cut to the grid, to the bounding box of the area
-    in it and, where granules overlap, to the granule's own MGRS square.
+    in it and, where granules overlap, to what the granule owns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +54,8 @@ class Tile(BaseModel):
 class GridPlan(BaseModel):
     """Everything one tile needs: recipe, grid, scenes of this grid, and the tiles.
 
-    `cut_at_zone` is set where the area spans UTM zones: pixels of the neighbouring zone become 0.
+    `others` are the plan's grids that overlap with this one where the area needs several: pixels
+    that one of them owns are 0 here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +64,7 @@ class GridPlan(BaseModel):
     grid: NativeGrid
     scenes: tuple[Scene, ...]
     tiles: tuple[Tile, ...]
-    cut_at_zone: bool = False
+    others: tuple[NativeGrid, ...] = ()
 
     @property
     def window(self) -> Window:
@@ -66,12 +75,37 @@ class GridPlan(BaseModel):
         right = max(w.col + w.width for w in windows)
         return Window(row=row, col=col, height=bottom - row, width=right - col)
 
+    def owned(self, window: Window) -> np.ndarray:
+        """Return which pixels of a window are this grid's to give; bool [y, x]."""
+        return owned(self.grid, self.others, window)
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """The cube's time axis: the recipe's periods, or the passes of a dated series (UTC)."""
+        if self.recipe.composite == "series":
+            return pd.DatetimeIndex(sorted(set(_instants(self.scenes))))
+        return self.recipe.periods
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place on `times` of each scene; int64 [scene]. Parts of one pass have the same place."""
+        instants = _instants(self.scenes)
+        if self.recipe.composite == "series":
+            return self.times.searchsorted(instants)
+        return self.recipe.period_of(instants)
+
     @cached_property
     def hash(self) -> str:
         """Identity of what a tile of this grid is made from, without the list of tiles."""
         fields = self.model_dump(mode="json", exclude={"tiles"})
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy; another plan has another `hash`."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("hash", None)
+        return copied
 
     def task_hash(self, tile: Tile) -> str:
         """Identity of one task: same hash, same bytes."""
@@ -125,12 +159,13 @@ def load_plan(path: str | Path) -> Plan:
         raise PlanError(f"{path}: damaged plan, {where}: {first['msg']}; plan again") from error
 
 
-def plan(area: Any, scenes: Scenes, recipe: Recipe) -> Plan:
+def plan(
+    area: Any, scenes: Scenes, recipe: Recipe, *, offsets: Mapping[str, int] | None = None
+) -> Plan:
     """Decide which tiles of which native grids make the cube of an area.
 
-    An area inside one granule's footprint uses that granule alone (of several, the one whose MGRS
-    square holds most of it). Otherwise every granule contributes the part of the area inside its
-    own MGRS 100 km square, so that no pixel is missing or twice.
+    An area inside one granule's footprint uses that granule alone. Otherwise every granule
+    contributes what it owns of the area (`cube.ownership`), so that no pixel is missing or twice.
 
     Parameters
     ----------
@@ -141,6 +176,8 @@ def plan(area: Any, scenes: Scenes, recipe: Recipe) -> Plan:
         From `cube.search`.
     recipe : Recipe
         Bands, period, mask and fill.
+    offsets : mapping of str to int
+        Item id → DN to subtract (0 or 1000), stated by hand; overrides the catalogue.
 
     Returns
     -------
@@ -151,58 +188,54 @@ def plan(area: Any, scenes: Scenes, recipe: Recipe) -> Plan:
     PlanError
         If no scene's granule meets the area, a scene lacks a band, or scenes of one granule
         disagree about its grid.
+    SceneError
+        If neither a scene's catalogue nor its pixels tell whether ESA's offset is in them.
     """
     shape = read_area(area)
-    by_grid = _scenes_by_grid(scenes, recipe)
-    footprints = {grid: _project(shape, grid) for grid in by_grid}
-    footprints = {grid: part for grid, part in footprints.items() if _meets(part, grid)}
-    if not footprints:
-        names = ", ".join(sorted(grid.granule for grid in by_grid)) or "none"
+    by_grid = _scenes_by_grid(state_by_hand(scenes.scenes, offsets or {}), recipe)
+    shares = share_out(shape, by_grid)
+    if not shares:
+        names = ", ".join(sorted(grid.granule for grid in by_grid))
         raise PlanError(f"no scene covers the area (granules searched: {names}); search it again")
-    chosen = _choose(footprints)
-    several_zones = len({grid.epsg for grid in chosen}) > 1
-    grids = []
-    for grid, allowed in sorted(chosen.items(), key=lambda entry: entry[0].granule):
-        tiles = _tiles(footprints[grid], grid, allowed)
-        if tiles:
-            grids.append(
-                GridPlan(
-                    recipe=recipe,
-                    grid=grid,
-                    scenes=tuple(by_grid[grid]),
-                    tiles=tiles,
-                    cut_at_zone=several_zones,
-                )
-            )
-    if not grids:
-        raise PlanError("no granule's own square meets the area; search with a larger area")
+    settled, unclear = settle(
+        {share.grid: by_grid[share.grid] for share in shares},
+        {share.grid: list(share.windows.values()) for share in shares},
+        recipe.mask.keep,
+    )
+    if not any(settled.values()):
+        raise PlanError(f"no scene shows the area clearly: {unclear[0].id}: {unclear[0].detail}")
+    grids = [_grid_plan(share, settled[share.grid], recipe) for share in shares]
     made = Plan(
         area=json.loads(shapely.to_geojson(shape)),
         recipe=recipe,
         source=scenes.source,
         grids=tuple(grids),
-        removed=scenes.removed,
+        removed=(*scenes.removed, *unclear),
     )
-    _report_cover(made, footprints)
+    lost = share_outside(shape, [share.grid for share in shares])
+    if lost > _WORTH_A_WARNING:
+        logger.warning("%.1f %% of the area lies outside all scenes' granules", 100 * lost)
     return made
 
 
-def _choose(footprints: dict[NativeGrid, BaseGeometry]) -> dict[NativeGrid, Window]:
-    """Return the grids that make the cube, each with the pixels it may give."""
-    covering = [grid for grid, part in footprints.items() if _rectangle(grid).covers(part)]
-    if covering or len(footprints) == 1:
-        best = max(covering or footprints, key=partial(_owned_share, footprints))
-        return {best: best.window}
-    return {grid: grid.owned for grid in footprints}
+def _grid_plan(share: Share, scenes: Iterable[Scene], recipe: Recipe) -> GridPlan:
+    return GridPlan(
+        recipe=recipe,
+        grid=share.grid,
+        scenes=tuple(scenes),
+        tiles=tuple(
+            Tile(row=row, col=col, window=window) for (row, col), window in share.windows.items()
+        ),
+        others=share.others,
+    )
 
 
-def _scenes_by_grid(scenes: Scenes, recipe: Recipe) -> dict[NativeGrid, list[Scene]]:
-    months = set(recipe.months)
+def _scenes_by_grid(scenes: Iterable[Scene], recipe: Recipe) -> dict[NativeGrid, list[Scene]]:
+    scenes = list(scenes)
+    inside = recipe.period_of(_instants(scenes)) >= 0
     by_grid: dict[NativeGrid, list[Scene]] = defaultdict(list)
     first: dict[str, Scene] = {}
-    for scene in scenes:
-        if scene.month not in months:
-            continue
+    for scene in compress(scenes, inside):
         missing = {*recipe.bands, "scl"} - scene.hrefs.keys()
         if missing:
             raise PlanError(f"{scene.id}: no asset for {', '.join(sorted(missing))}; search again")
@@ -218,51 +251,15 @@ def _scenes_by_grid(scenes: Scenes, recipe: Recipe) -> dict[NativeGrid, list[Sce
     return dict(by_grid)
 
 
-def _project(shape: BaseGeometry, grid: NativeGrid) -> BaseGeometry:
-    # Straight edges in longitude and latitude are curved in UTM: 0.005° keeps the error below 1 m.
-    to_utm = Transformer.from_crs(4326, grid.epsg, always_xy=True).transform
-    part = shapely.transform(shapely.segmentize(shape, 0.005), to_utm, interleaved=False)
-    return part if part.is_valid else shapely.make_valid(part)
-
-
-def _rectangle(grid: NativeGrid, window: Window | None = None) -> BaseGeometry:
-    box = grid.geobox(window or grid.window).boundingbox
-    return shapely.box(box.left, box.bottom, box.right, box.top)
-
-
-def _meets(part: BaseGeometry, grid: NativeGrid) -> bool:
-    common = part.intersection(_rectangle(grid))
-    return not common.is_empty and (common.area > 0 or part.area == 0)
-
-
-def _owned_share(parts: dict[NativeGrid, BaseGeometry], grid: NativeGrid) -> tuple[float, str]:
-    if grid.owned.empty:
-        return 0.0, grid.granule
-    return parts[grid].intersection(_rectangle(grid, grid.owned)).area, grid.granule
-
-
-def _tiles(part: BaseGeometry, grid: NativeGrid, allowed: Window) -> tuple[Tile, ...]:
-    tiles = []
-    for row, col in cells(allowed):
-        possible = cell(row, col).intersect(allowed)
-        inside = part.intersection(_rectangle(grid, possible))
-        if inside.is_empty or (inside.area == 0 and part.area > 0):
-            continue
-        window = grid.window_of(*inside.bounds).even().intersect(possible)
-        if not window.empty:
-            tiles.append(Tile(row=row, col=col, window=window))
-    return tuple(tiles)
-
-
-def _report_cover(made: Plan, parts: dict[NativeGrid, BaseGeometry]) -> None:
-    reference = made.grids[0].grid
-    whole = parts[reference]
-    if whole.area == 0:
-        return
-    covered = 0.0
-    for grid in made.grids:
-        windows = [_rectangle(grid.grid, tile.window) for tile in grid.tiles]
-        covered += parts[grid.grid].intersection(shapely.union_all(windows)).area
-    share = covered / whole.area
-    if share < 0.999:
-        logger.warning("%.1f %% of the area lies outside all scenes' granules", 100 * (1 - share))
+def _instants(scenes: Sequence[Scene]) -> pd.DatetimeIndex:
+    """Return when each scene's pass began to see its granule: UTC, whole seconds."""
+    sensed = pd.to_datetime([scene.datetime for scene in scenes], utc=True, format="ISO8601")
+    passes = pd.DataFrame(
+        {
+            "granule": [scene.grid.granule for scene in scenes],
+            "acquisition": [scene.acquisition for scene in scenes],
+            "sensed": sensed.tz_localize(None).floor("s"),
+        }
+    )
+    first = passes.groupby(["granule", "acquisition"])["sensed"].transform("min")
+    return pd.DatetimeIndex(first)

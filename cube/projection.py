@@ -32,7 +32,7 @@ def native_grid(
     """
     for size in (10, 20):
         for band in (*bands, *BANDS):
-            asset = item["assets"].get(provider.assets[band])
+            asset = item["assets"].get(provider.assets.get(band))
             if BANDS[band] != size or not isinstance(asset, Mapping):
                 continue
             place = _placed(item, asset, size)

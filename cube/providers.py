@@ -1,7 +1,7 @@
 """Providers as data: what differs between catalogues, and which files may be opened.
 
-An href comes from a stranger's catalogue and ends in GDAL, which opens local paths, other hosts
-and virtual files alike. So only https on the provider's own data hosts is allowed, or, for a file
+An href comes from a stranger's catalogue and could name a local path, another host or a virtual
+file. So only https on the provider's own data hosts is allowed, its own S3 buckets or, for a file
 of items on disk, files below the folder that holds it.
 """
 
@@ -14,19 +14,21 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
-
-import requests
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cube.errors import SceneError, SearchError
 from cube.offset import Rule
+from cube.signing import Signing, forget, sign
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEME = re.compile(r"^([^/]*:|//)")
+_HTTPS = (None, 443)
 _PRODUCT_ID = re.compile(r"^S2[A-Z]_MSIL2A_\d{8}T\d{6}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}$")
 #: Options of GDAL's /vsicurl that name local files or credentials.
 _QUERY_REFUSED = frozenset({"header_file", "cookiefile", "userpwd", "proxyuserpwd"})
+
+_TEN, _SIXTY = ("B02", "B03", "B04", "B08"), ("B01", "B09")
 
 #: Common band name (and ``scl``) → ESA's name, the asset key of half of all catalogues.
 ESA_NAMES: Mapping[str, str] = MappingProxyType(
@@ -47,9 +49,17 @@ ESA_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 COMMON_NAMES: Mapping[str, str] = MappingProxyType({name: name for name in ESA_NAMES})
+#: As CDSE lists ESA's files: each band at several resolutions, of which one is its own.
+_NATIVE_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        name: f"{band}_{10 if band in _TEN else 60 if band in _SIXTY else 20}m"
+        for name, band in ESA_NAMES.items()
+    }
+)
 
 _SENTINEL_COGS = "sentinel-cogs.s3.us-west-2.amazonaws.com"
 _COLLECTION_1 = "e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com"
+_CDSE_BUCKET, _CDSE_HOSTS = "eodata", ("eodata", "download", "zipper")
 _AZURE = "sentinel2l2a01.blob.core.windows.net"
 
 
@@ -65,14 +75,20 @@ class Provider:
         STAC API and collection; None for conventions that no API of their own has.
     assets : mapping of str to str
         Common band name, and ``scl``, to asset key. Keys, because `common_name` is ambiguous.
+        Empty where the provider is only read from (see `get_provider`).
     rule : str
         How the offset of baseline 04.00 is decided; see `cube.offset.decide`.
     hosts : frozenset of str
         Hosts whose files may be opened, over https only.
-    signing : {"none", "planetary-computer"}
-        What `sign` does.
-    origin : str or None
-        Scheme, host and port of an API given by URL: its own files may be opened as well.
+    buckets : frozenset of str
+        S3 buckets whose files may be opened.
+    signing : {"none", "planetary-computer", "cdse"}
+        What `sign` does; see `cube.signing`.
+    jpeg2000 : bool
+        Whether its assets may be ESA's own JPEG 2000 files.
+    origins : tuple of str
+        Scheme, host and port of servers that the user named: an API given by URL, or the hosts of
+        a provider file. Their files may be opened as well.
     folder : Path or None
         Folder of an items file: files below it may be opened as well.
     """
@@ -83,23 +99,25 @@ class Provider:
     assets: Mapping[str, str]
     rule: Rule
     hosts: frozenset[str]
-    signing: Literal["none", "planetary-computer"] = "none"
-    origin: str | None = None
+    buckets: frozenset[str] = frozenset()
+    signing: Signing = "none"
+    jpeg2000: bool = False
+    origins: tuple[str, ...] = ()
     folder: Path | None = None
 
     @property
     def name(self) -> str:
         """Text from which `get_provider` makes the same provider again, on any worker."""
-        place = self.folder or self.origin
-        return self.style if place is None else f"{self.style}@{place}"
+        place = self.folder or ",".join(self.origins)
+        return f"{self.style}@{place}" if place else self.style
 
     def within(self, folder: Path) -> Provider:
         """Return the same conventions for items on disk, in `folder`."""
         return replace(self, folder=folder.resolve())
 
-    def served_from(self, origin: str) -> Provider:
-        """Return the same conventions for items of another API."""
-        return replace(self, origin=origin)
+    def served_from(self, *origins: str) -> Provider:
+        """Return the same conventions for items whose files lie on other servers."""
+        return replace(self, origins=origins)
 
     def resolve(self, href: str) -> str:
         """Return what to store for an item's href: unsigned and, on disk, absolute.
@@ -129,7 +147,7 @@ class Provider:
         Raises
         ------
         SceneError
-            For another scheme or host, userinfo, control characters, GDAL's virtual files, and
+            For another scheme, host or bucket, userinfo, control characters, virtual files, and
             for files outside of the folder of the items file.
         """
         _require_plain(href)
@@ -143,42 +161,45 @@ class Provider:
     def _check_url(self, href: str) -> None:
         try:
             parts = urlsplit(href)
-            place = (parts.scheme, parts.hostname or "", parts.port)
+            _ = parts.port
         except ValueError as error:
             raise SceneError(f"href '{href}' is not a URL ({error})") from error
         if parts.username is not None or parts.password is not None or "\\" in href or " " in href:
             raise SceneError(f"href '{href}' carries credentials or odd characters; refused")
         if parts.fragment or _QUERY_REFUSED & parse_qs(parts.query, keep_blank_values=True).keys():
             raise SceneError(f"href '{href}' carries options for GDAL; refused")
-        if self.origin is not None and f"{parts.scheme}://{parts.netloc}" == self.origin:
-            return
-        if place[0] != "https" or place[1] not in self.hosts or place[2] not in (None, 443):
-            known = ", ".join(sorted(self.hosts)) or "none"
+        if not self._allows(parts):
+            known = (*sorted(self.hosts), *(f"s3://{name}" for name in sorted(self.buckets)))
+            known += self.origins
             raise SceneError(
-                f"href '{href}' is not allowed for {self.style} (https on: {known}); refused"
+                f"href '{href}' is not allowed for {self.style} "
+                f"(only: {', '.join(known) or 'none'}); refused"
             )
 
+    def _allows(self, parts: SplitResult) -> bool:
+        if f"{parts.scheme}://{parts.netloc}" in self.origins:
+            return True
+        if parts.scheme == "s3":
+            return parts.netloc in self.buckets and not parts.query
+        return parts.scheme == "https" and parts.hostname in self.hosts and parts.port in _HTTPS
+
+    def may_be_private(self, href: str) -> bool:
+        """Return whether `href` is of a server that the user named, wherever that is."""
+        return href.startswith(tuple(f"{origin}/" for origin in self.origins))
+
     def sign(self, href: str) -> str:
-        """Return the href to open now; short-lived tokens are cached and renewed.
+        """Return the address to read now; short-lived tokens are cached and renewed.
 
         Raises
         ------
-        SearchError
-            If the package that signs is not installed, or no token was given (it asks ten times).
+        AccessError
+            If no token was given, or credentials are not set.
         """
-        if self.signing == "none" or not href.startswith("https:"):
-            return href
-        try:
-            import planetary_computer
-        except ImportError as error:
-            raise SearchError(
-                "reading from the Planetary Computer needs `pip install "
-                "'cropcube[planetary-computer]'`"
-            ) from error
-        try:
-            return str(planetary_computer.sign_url(href))
-        except requests.RequestException as error:
-            raise SearchError(f"the Planetary Computer gave no access token ({error})") from error
+        return sign(self.signing, href)
+
+    def sign_again(self, href: str) -> bool:
+        """Forget the token of an href that was refused; return whether another can be had."""
+        return forget(self.signing, href)
 
 
 def _require_plain(href: object) -> None:
@@ -211,6 +232,15 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             rule="declared",
             hosts=frozenset({_COLLECTION_1}),
         ),
+        # Older baselines, else as Collection 1; its template declares -0.1, so each item is read.
+        "earth-search-pre-c1": Provider(
+            style="earth-search-pre-c1",
+            root=f"{_EARTH_SEARCH}/v1",
+            collection="sentinel-2-pre-c1-l2a",
+            assets=COMMON_NAMES,
+            rule="declared-and-baseline",
+            hosts=frozenset({_COLLECTION_1}),
+        ),
         "earth-search-v0": Provider(
             style="earth-search-v0",
             root=f"{_EARTH_SEARCH}/v0",
@@ -229,6 +259,18 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             hosts=frozenset({_AZURE}),
             signing="planetary-computer",
         ),
+        # ESA's own files; -0.1 is declared, on AOT and WVP as well, which are never asked for.
+        "cdse": Provider(
+            style="cdse",
+            root="https://stac.dataspace.copernicus.eu/v1",
+            collection="sentinel-2-l2a",
+            assets=_NATIVE_NAMES,
+            rule="declared-and-baseline",
+            hosts=frozenset({f"{name}.dataspace.copernicus.eu" for name in _CDSE_HOSTS}),
+            buckets=frozenset({_CDSE_BUCKET}),
+            signing="cdse",
+            jpeg2000=True,
+        ),
     }
 )
 
@@ -240,13 +282,19 @@ _STACTOOLS = Provider(
     assets=COMMON_NAMES,
     rule="declared-and-baseline",
     hosts=frozenset(),
+    jpeg2000=True,
 )
 _STYLES = {**PROVIDERS, _STACTOOLS.style: _STACTOOLS}
 
 
 @lru_cache(maxsize=256)
 def get_provider(name: str) -> Provider:
-    """Return the provider of a name: ``earth-search``, or ``earth-search@<folder or origin>``.
+    """Return the provider of a name, on any worker.
+
+    Names are ``earth-search``, ``earth-search@<folder>``, ``earth-search@<origin>`` and, for a
+    provider of the user's own, ``name@<origin>,<origin>``: with it comes what a reader needs, the
+    servers whose files may be opened, but neither asset keys nor offset rule, which are used up
+    when a scene is made.
 
     Raises
     ------
@@ -254,16 +302,17 @@ def get_provider(name: str) -> Provider:
         If no such provider is known.
     """
     style, _, place = name.partition("@")
+    origins = tuple(place.split(",")) if place.startswith(("http://", "https://")) else ()
     entry = _STYLES.get(style)
+    if entry is None and origins:
+        return Provider(style, None, None, {}, "pixels", frozenset(), origins=origins)
     if entry is None:
         near = difflib.get_close_matches(style, PROVIDERS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise SearchError(f"unknown provider '{name}'{hint} Known: {', '.join(PROVIDERS)}")
-    if not place:
-        return entry
-    if place.startswith(("http://", "https://")):
-        return entry.served_from(place)
-    return entry.within(Path(place))
+    if origins:
+        return entry.served_from(*origins)
+    return entry.within(Path(place)) if place else entry
 
 
 def detect(item: Mapping[str, Any]) -> Provider:
@@ -281,6 +330,8 @@ def detect(item: Mapping[str, Any]) -> Provider:
     collection = item.get("collection")
     hosts = {_host(asset) for asset in assets.values() if isinstance(asset, Mapping)}
     if "scl" in assets:
+        if collection == "sentinel-2-pre-c1-l2a":
+            return PROVIDERS["earth-search-pre-c1"]
         if collection == "sentinel-2-c1-l2a" or _COLLECTION_1 in hosts:
             return PROVIDERS["earth-search-c1"]
         flagged = "earthsearch:boa_offset_applied" in properties
@@ -293,21 +344,18 @@ def detect(item: Mapping[str, Any]) -> Provider:
         by_id = _PRODUCT_ID.match(str(item.get("id"))) is not None
         if properties.get("s2:mgrs_tile") or _AZURE in hosts or by_id:
             return PROVIDERS["planetary-computer"]
+    if "SCL_20m" in assets:
+        return PROVIDERS["cdse"]
     raise SceneError(_unknown(assets, properties))
 
 
 def _unknown(assets: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     if "1C" in str(properties.get("s2:product_type")):
         return "it is a Level-1C item, not L2A"
-    if "B02_10m" in assets:
-        return (
-            "its assets are ESA's JPEG 2000 files (B02_10m, …), as CDSE lists them; only GeoTIFF "
-            "is read: search 'earth-search' or 'planetary-computer'"
-        )
     keys = ", ".join(sorted(assets)[:8]) or "none"
     return (
-        f"its assets ({keys}) follow no known catalogue: Earth Search, Planetary Computer or "
-        "stactools with a scene classification (scl, SCL) is needed"
+        f"its assets ({keys}) follow no known catalogue: Earth Search, Planetary Computer, CDSE or "
+        "stactools with a scene classification (scl, SCL, SCL_20m) is needed"
     )
 
 

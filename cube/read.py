@@ -5,55 +5,84 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
-from cube.errors import ReadError, redact
+from cube.cores import scratch, slot
+from cube.errors import AccessError, ReadError, redact
 from cube.grid import PIXEL, Window
 from cube.providers import get_provider
+from cube.ranges import FetchError, Source
 from cube.recipe import BANDS
 from cube.scenes import Scene
+from cube.tiff import Layout, copy_block, read_layout
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 4
-
-#: GDAL options of every read, each with its reason.
-GDAL_OPTIONS: dict[str, str | int] = {
-    # One request for the header: no directory listing, no search for side-car files.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-    # Neighbouring blocks in one request, many requests on one connection.
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_VERSION": "2",
-    # The cheap transport failures (429, 5xx) are retried inside the request.
-    "GDAL_HTTP_MAX_RETRY": 5,
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    # A stalled read must not hang a worker.
-    "GDAL_HTTP_CONNECTTIMEOUT": 15,
-    "GDAL_HTTP_TIMEOUT": 120,
-    "GDAL_HTTP_LOW_SPEED_TIME": 30,
-    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
-    # The default is 5 % of the host's memory in every process; each block is read once.
-    "GDAL_CACHEMAX": 64,
-}
+#: Tries of a request that failed on the way, and the pauses between them in seconds: doubled each
+#: time, up to the longest. A provider that is away for half a minute is waited for.
+ATTEMPTS = 12
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 8.0
 
 
 class Reader(Protocol):
-    """What `build_tile` needs to read pixels: `read_window` or a stand-in with its contract."""
+    """What a build needs to read pixels: `read_native` or a stand-in with its contract."""
 
-    def __call__(self, scene: Scene, band: str, window: Window, out: np.ndarray) -> None:
-        """Fill `out` with the window's pixels at 10 m."""
+    def __call__(
+        self,
+        scene: Scene,
+        band: str,
+        window: Window,
+        out: np.ndarray,
+        wanted: np.ndarray | None = None,
+        free: Event | None = None,
+    ) -> int:
+        """Fill `out` with the window's pixels and return the greatest of them."""
 
 
-def read_window(scene: Scene, band: str, window: Window, out: np.ndarray) -> None:
+def read_window(
+    scene: Scene,
+    band: str,
+    window: Window,
+    out: np.ndarray,
+    wanted: np.ndarray | None = None,
+    free: Event | None = None,
+    read: Reader | None = None,
+) -> int:
     """Read one asset at 10 m into `out`; coarser bands are replicated, never interpolated.
+
+    Parameters are those of `read_native`, but for `window` and the shapes of `out` and `wanted`,
+    which are pixels of the granule's 10 m grid, and `read`, which stands in for `read_native`.
+    """
+    read = read or read_native
+    factor = gsd(band) // int(PIXEL)
+    if factor == 1:
+        return read(scene, band, window, out, wanted, free)
+    coarse = native_window(window, factor)
+    memory = scratch("coarse").take(coarse.height * coarse.width * out.itemsize)
+    pixels = memory.view(out.dtype).reshape(coarse.height, coarse.width)
+    greatest = read(scene, band, coarse, pixels)
+    if free is not None:
+        free.wait()
+    replicate(pixels, factor, window.row % factor, window.col % factor, out)
+    return greatest
+
+
+def read_native(
+    scene: Scene,
+    band: str,
+    window: Window,
+    out: np.ndarray,
+    wanted: np.ndarray | None = None,
+    free: Event | None = None,
+) -> int:
+    """Read one asset at its own resolution into `out`.
 
     Parameters
     ----------
@@ -62,38 +91,194 @@ def read_window(scene: Scene, band: str, window: Window, out: np.ndarray) -> Non
     band : str
         Common name, or ``scl``.
     window : Window
-        Pixels of the granule's 10 m grid.
+        Pixels of the asset's own grid: 10, 20 or 60 m.
     out : ndarray of uint8 or uint16 [window.height, window.width]
         Receives the stored values, 0 = no data.
+    wanted : ndarray of bool [window.height, window.width], optional
+        Blocks of the file without a wanted pixel are not fetched; their pixels in `out` become 0.
+    free : Event, optional
+        Set when `out` may be written; bytes are fetched before.
+
+    Returns
+    -------
+    int
+        The greatest value read: above 60 000 it tells of an unsigned underflow.
 
     Raises
     ------
     ReadError
-        Naming item, asset, window and attempt, after `ATTEMPTS` tries of a transport failure, or
-        at once for one that no retry mends.
+        Naming item, asset, tile and attempt; after `ATTEMPTS` tries of what waiting can mend, at
+        once for the rest.
     """
-    factor = 2 if band == "scl" else BANDS[band] // int(PIXEL)
-    coarse = Window(
-        row=window.row // factor,
-        col=window.col // factor,
-        height=-(-(window.row + window.height) // factor) - window.row // factor,
-        width=-(-(window.col + window.width) // factor) - window.col // factor,
-    )
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            pixels = _read_once(scene, band, coarse, factor, out if factor == 1 else None)
-            break
-        except RasterioError as error:
-            kind = _kind(str(error), scene.hrefs[band])
-            if kind != "transport" or attempt == ATTEMPTS:
-                raise _failure(scene, band, window, attempt, kind, error) from error
-            pause = random.uniform(0.5, 1.5) * 2 ** (attempt - 1)  # noqa: S311 - jitter only
-            logger.warning(
-                "%s, %s: attempt %d failed, next in %.1f s", scene.id, band, attempt, pause
-            )
-            time.sleep(pause)
-    if factor > 1:
-        replicate(pixels, factor, window.row % factor, window.col % factor, out)
+    asset = _asset(scene, band, window)
+    try:
+        if scene.hrefs[band].lower().endswith(".jp2"):
+            from cube.jpeg2000 import read_jpeg2000
+
+            return read_jpeg2000(asset, window, out, free)
+        layout = _layout(asset)
+        _require_grid(layout, scene, band)
+        return _read_blocks(asset, layout, window, out, wanted, free)
+    except FetchError as error:
+        # The file may have been replaced since its header was read.
+        _layout.cache_clear()
+        raise asset.failure(error, attempt=1) from error
+
+
+def _read_blocks(
+    asset: Asset,
+    layout: Layout,
+    window: Window,
+    out: np.ndarray,
+    wanted: np.ndarray | None,
+    free: Event | None,
+) -> int:
+    greatest = 0
+    for index, block in layout.blocks(window):
+        part = block.intersect(window)
+        here = part.relative_to(window).yx
+        size = int(layout.sizes[index])
+        if wanted is not None and not wanted[here].any():
+            size = 0
+        data = scratch("block").take(size).data
+        if size and asset.read_into(int(layout.offsets[index]), data) < size:
+            raise FetchError("corrupt", f"the file ends inside block {index}")
+        if free is not None:
+            free.wait()
+        if size == 0:
+            out[here] = 0
+            continue
+        with slot() as held:
+            highest = copy_block(layout, index, data, part.relative_to(block), out[here], held)
+        greatest = max(greatest, highest)
+    return greatest
+
+
+def gsd(band: str) -> int:
+    """Return the ground sampling distance of a band, or of ``scl``, in metres."""
+    return 20 if band == "scl" else BANDS[band]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of a scene as a source of bytes that signs, waits and tries again.
+
+    Two are equal when they are the same file: `version` is when a local file was last changed.
+    """
+
+    href: str
+    version: int
+    scene: Scene = field(compare=False)
+    band: str = field(compare=False)
+    tile: str = field(compare=False)
+
+    def read_into(self, start: int, buffer: memoryview) -> int:
+        """Fill `buffer` with bytes from `start`; return their number, less only at the end.
+
+        Raises
+        ------
+        ReadError
+            After the last try.
+        """
+        return self._patiently(lambda source: source.read_into(start, buffer))
+
+    def size(self) -> int:
+        """Return the length of the file in bytes.
+
+        Raises
+        ------
+        ReadError
+            After the last try.
+        """
+        return self._patiently(Source.size)
+
+    def _patiently(self, work: Callable[[Source], int]) -> int:
+        provider, signed_again = get_provider(self.scene.provider), False
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return work(self._source())
+            except AccessError as error:
+                raise self.failure(FetchError("forbidden", str(error)), attempt) from error
+            except FetchError as error:
+                if error.kind == "forbidden" and not signed_again:
+                    signed_again = provider.sign_again(self.href)
+                    if signed_again:
+                        continue
+                if error.kind != "transport" or attempt == ATTEMPTS:
+                    raise self.failure(error, attempt) from error
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
+                pause = max(error.wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                logger.info("%s; next try in %.1f s", self.failure(error, attempt), pause)
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def failure(self, error: FetchError, attempt: int) -> ReadError:
+        """Return the error to raise: what, where, and what to do."""
+        remedy = {
+            "missing": "the file is gone; search again or exclude the item",
+            "forbidden": "check the provider's signing and credentials",
+            "corrupt": "the file is damaged; exclude the item or fetch it again",
+            "refused": "nothing was read; exclude the item",
+            "transport": "the network or the provider failed; run again to resume",
+        }[error.kind]
+        message = (
+            f"{self.scene.id}, {self.band} ({redact(self.href)}), tile {self.tile}, "
+            f"attempt {attempt}: {error}; {remedy}"
+        )
+        return ReadError(
+            message,
+            item=self.scene.id,
+            asset=self.band,
+            tile=self.tile,
+            attempt=attempt,
+            kind=error.kind,
+        )
+
+    def _source(self) -> Source:
+        provider = get_provider(self.scene.provider)
+        provider.check_href(self.href)
+        return Source(provider.sign(self.href), private=provider.may_be_private(self.href))
+
+
+def _asset(scene: Scene, band: str, window: Window) -> Asset:
+    href, tile = scene.hrefs[band], f"{scene.grid.granule} row {window.row} col {window.col}"
+    try:
+        version = 0 if ":" in href else Path(href).stat().st_mtime_ns
+    except OSError:
+        version = 0
+    return Asset(href, version, scene, band, tile)
+
+
+@lru_cache(maxsize=8192)
+def _layout(asset: Asset) -> Layout:
+    return read_layout(asset)
+
+
+def _require_grid(layout: Layout, scene: Scene, band: str) -> None:
+    # The size too: a header that promises a far larger image is a trap, not a scene.
+    grid, factor = scene.grid, gsd(band) // int(PIXEL)
+    found = (layout.left, layout.top, layout.pixel, layout.epsg, layout.height, layout.width)
+    rows, cols = -(-grid.height // factor), -(-grid.width // factor)
+    expected = (grid.left, grid.top, PIXEL * factor, grid.epsg, rows, cols)
+    if any(abs(a - b) >= 1e-3 for a, b in zip(found, expected, strict=True)):
+        raise FetchError(
+            "corrupt",
+            f"the file lies on another grid ({_words(found)}) than its item says "
+            f"({_words(expected)})",
+        )
+
+
+def _words(grid: tuple[float, ...]) -> str:
+    left, top, pixel, epsg, height, width = grid
+    return f"EPSG:{epsg}, corner {left}, {top}, {height} × {width} pixels of {pixel} m"
+
+
+def native_window(window: Window, factor: int) -> Window:
+    """Return the pixels `factor` times as large that cover a window of 10 m pixels."""
+    row, col = window.row // factor, window.col // factor
+    bottom = -(-(window.row + window.height) // factor)
+    right = -(-(window.col + window.width) // factor)
+    return Window(row=row, col=col, height=bottom - row, width=right - col)
 
 
 def replicate(coarse: np.ndarray, factor: int, row: int, col: int, out: np.ndarray) -> None:
@@ -102,68 +287,3 @@ def replicate(coarse: np.ndarray, factor: int, row: int, col: int, out: np.ndarr
     wide = np.repeat(coarse, factor, axis=1)[:, col : col + width]
     lines = (np.arange(height) + row) // factor
     np.take(wide, lines, axis=0, out=out)
-
-
-def _read_once(
-    scene: Scene, band: str, coarse: Window, factor: int, out: np.ndarray | None
-) -> np.ndarray:
-    provider = get_provider(scene.provider)
-    provider.check_href(scene.hrefs[band])
-    place = RasterWindow(coarse.col, coarse.row, coarse.width, coarse.height)
-    # Only the TIFF driver: a VRT behind a harmless name could name files of this machine.
-    with (
-        rasterio.Env(**GDAL_OPTIONS),
-        rasterio.open(provider.sign(scene.hrefs[band]), driver="GTiff") as source,
-    ):
-        _require_grid(source, scene, band, factor)
-        return source.read(1, window=place, out=out)
-
-
-def _require_grid(source: rasterio.DatasetReader, scene: Scene, band: str, factor: int) -> None:
-    grid, found = scene.grid, source.transform
-    expected = (PIXEL * factor, grid.left, grid.top)
-    corners = zip((found.a, found.c, found.f), expected, strict=True)
-    fits = all(abs(a - b) < 1e-3 for a, b in corners) and found.a == -found.e
-    if not fits or _epsg(source.crs) != grid.epsg:
-        message = (
-            f"{scene.id}, {band}: the file lies on another grid (EPSG:{source.crs.to_epsg()}, "
-            f"pixel {found.a} m, corner {found.c}, {found.f}) than its item says "
-            f"(EPSG:{grid.epsg}, pixel {expected[0]} m, corner {grid.left}, {grid.top}); "
-            "exclude the item"
-        )
-        raise ReadError(
-            message, item=scene.id, asset=band, tile=grid.granule, attempt=1, kind="corrupt"
-        )
-
-
-@lru_cache(maxsize=256)
-def _epsg(crs: rasterio.crs.CRS) -> int | None:
-    return crs.to_epsg()
-
-
-def _kind(message: str, href: str) -> str:
-    # GDAL tells HTTP failures apart by their text only.
-    if not href.startswith(("http:", "https:", "s3:")):
-        return "missing" if "No such file" in message else "corrupt"
-    if "404" in message:
-        return "missing"
-    if "401" in message or "403" in message:
-        return "forbidden"
-    return "transport"
-
-
-def _failure(
-    scene: Scene, band: str, window: Window, attempt: int, kind: str, error: Exception
-) -> ReadError:
-    remedy = {
-        "missing": "the file is gone; search again or exclude the item",
-        "forbidden": "access was refused; check the provider's signing and credentials",
-        "corrupt": "the file is damaged; exclude the item or fetch it again",
-        "transport": "the network or the provider failed; run again to resume",
-    }[kind]
-    place = f"{scene.grid.granule} row {window.row} col {window.col}"
-    message = (
-        f"{scene.id}, {band} ({redact(scene.hrefs[band])}), tile {place}, attempt {attempt}: "
-        f"{error}; {remedy}"
-    )
-    return ReadError(message, item=scene.id, asset=band, tile=place, attempt=attempt, kind=kind)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cube.errors import SearchError
 from cube.grid import NativeGrid
@@ -24,13 +24,24 @@ class Scene(BaseModel):
         The STAC item's id.
     datetime : pandas.Timestamp-compatible str
         Sensing time, RFC 3339 in UTC.
+    satellite : str
+        Letter of the spacecraft, ``A``; empty when unknown.
+    acquisition : str
+        Which pass over the granule this is: the datatake, ``S2A_20180826T104021``, or satellite
+        and sensing time where no datatake is stated. Equal for the parts of one pass.
     grid : NativeGrid
         The 10 m grid of the granule (or of a clip of it).
     hrefs : dict of str to str
         Common band name, and ``scl``, to the unsigned href of its raster.
-    subtract : int
+    subtract : int or None
         DN to subtract from every valid reflectance value: 1000 where the provider left the offset
-        of processing baseline 04.00 in the pixels, else 0.
+        of processing baseline 04.00 in the pixels, else 0. None while undecided: a plan holds no
+        such scene.
+    decided : {"metadata", "pixels", "hand"} or None
+        What decided `subtract`: the catalogue's facts, a test of pixels while planning, or the
+        user. None while undecided.
+    why : str
+        What the facts or the pixels said, where the facts did not decide; else empty.
     baseline : str
         Processing baseline, ``04.00``.
     provider : str
@@ -42,30 +53,32 @@ class Scene(BaseModel):
 
     id: str
     datetime: str
+    satellite: str
+    acquisition: str
     grid: NativeGrid
     hrefs: dict[str, str]
-    subtract: int
+    subtract: int | None
+    decided: Literal["metadata", "pixels", "hand"] | None = "metadata"
+    why: str = ""
     baseline: str
     provider: str
 
-    @property
-    def month(self) -> pd.Timestamp:
-        """First day of the calendar month (UTC) of the acquisition, without time zone."""
-        return (
-            pd.Timestamp(self.datetime)
-            .tz_convert("UTC")
-            .tz_localize(None)
-            .to_period("M")
-            .start_time
-        )
+    @model_validator(mode="after")
+    def _decided_or_not(self) -> Scene:
+        if (self.subtract is None) != (self.decided is None):
+            raise ValueError(f"{self.id}: `subtract` and `decided` are both None, or neither is")
+        return self
 
 
 class Removed(BaseModel):
-    """An item that did not become a scene, and why.
+    """An item that did not become an observation of its own, and why.
 
     `reason` is one of ``duplicate`` (another processing of the same acquisition was kept; `kept`
-    is its id), ``refused`` (facts missing or contradictory, files not allowed) or ``excluded``
-    (by hand); `detail` says it in words.
+    is its id), ``refused`` (facts missing or contradictory, files not allowed), ``excluded`` (by
+    hand), ``nothing-clear`` (its offset is undecided and no clear pixel of the area could tell) or
+    ``part`` (it is a scene, but one observation together with `kept`, another part of its pass);
+    `detail` says it in words. `granule`, `datetime` and `satellite` are empty where the item does
+    not state them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,12 +87,15 @@ class Removed(BaseModel):
     reason: str
     detail: str
     kept: str | None = None
+    granule: str = ""
+    datetime: str = ""
+    satellite: str = ""
 
 
 class Scenes(BaseModel):
     """What a search found, frozen: reruns and audits see the same scenes.
 
-    Iterating gives the scenes in order of time, then id.
+    Iterating gives the scenes in order of time; parts of one pass stand together, in order of id.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

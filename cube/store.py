@@ -6,48 +6,49 @@ Layout of ``zones.zarr``::
     zones.zarr/31TEJ/observations    uint8  [time, y, x]
     zones.zarr/.cropcube/plan.json   what the store is made from
     zones.zarr/.cropcube/31TEJ-3-4.json   marker of the tile in row 3, column 4: a STAC item
+    zones.zarr/2024-01_2024-12/      months added later, laid out the same way (`cube.segments`)
 
 Arrays span the whole grid, so a window of the grid indexes them directly; only tiles of the plan
 take room. A tile is written whole by one task, read back, hashed, and only then marked: whatever
 interrupts a build, a marked tile is right and an unmarked one is built again.
+
+A plan of the same area and recipe, but of another period, is added beside what is there; no file of
+the store is touched. Gaps are filled within each written period, so a later one never changes the
+values of an earlier one.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
-import pandas as pd
 import xarray as xr
-import zarr
-import zarr.codecs
+from dask.base import tokenize
+from dask.system import CPU_COUNT
 
+from cube.arrays import VARIABLES, blank, create_groups, read_part, write_shards
 from cube.build import assemble, build_tile
 from cube.errors import StoreError
-from cube.grid import TILE, NativeGrid, Window, cell, cells
-from cube.markers import (
-    STATE,
-    is_done,
-    mark_done,
-    problems_of,
-    replace_text,
-    require_done,
-    sha256,
-    shard,
-    tile_name,
-)
-from cube.planning import GridPlan, Plan, Tile, load_plan
+from cube.grid import NativeGrid, Window, cells
+from cube.markers import is_done, mark_done, problems_of, require_done, tally_of, tile_name
+from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
-
-#: Pixels of an inner chunk: what a training sample reads, with all its months and bands.
-INNER = 64
+from cube.segments import (
+    Segment,
+    has_gap,
+    join,
+    join_plans,
+    place,
+    segment_at,
+    segments,
+    writing,
+)
+from cube.tally import Tally
 
 Progress = Callable[[int, int, str], None]
 
@@ -61,48 +62,68 @@ class StoredTile:
     window: Window
 
 
+@dataclass(frozen=True)
+class TileTally:
+    """What the build of one tile counted.
+
+    Attributes
+    ----------
+    period : str
+        Written period, ``2023-01_2023-12``.
+    tile : str
+        Granule, row and column of the lattice.
+    counts : Tally
+        Looks, clear looks, underflow, and what could not be read.
+    """
+
+    period: str
+    tile: str
+    counts: Tally
+
+
 def create(plan: Plan, path: str | Path) -> Path:
-    """Create the store of a plan, or open it for resuming.
+    """Prepare a store for a plan: a new one, one to resume, or one to add a period to.
+
+    Returns
+    -------
+    Path
+        The folder where `write_tile` puts the plan's tiles: the store itself for its first plan.
 
     Raises
     ------
     StoreError
-        If `path` holds something else, or the store of another plan.
+        If `path` holds something else, or a cube that the plan cannot extend: another recipe but
+        for its period, another area, or a time that the store has from other scenes.
     """
     root = Path(path)
-    state = root / STATE / "plan.json"
-    if state.exists():
-        known = load_plan(state)
-        if known != plan:
-            what = "recipe" if known.recipe != plan.recipe else "area or other scenes"
-            raise StoreError(
-                f"{root} holds a cube of another {what}; choose another path, or delete it to "
-                "build anew"
-            )
-    elif root.exists() and any(root.iterdir()):
-        raise StoreError(f"{root} exists and is not a cropcube store; choose another path")
-    else:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(state, plan.model_dump_json(indent=1))
-    _ensure_groups(plan, root)
-    return root
+    folder = place(root, plan)
+    with writing(str(folder)):
+        create_groups(folder, plan)
+    return folder
 
 
 def write(
-    plan: Plan, path: str | Path, client: Any = None, progress: Progress | None = None
+    plan: Plan,
+    path: str | Path,
+    client: Any = None,
+    progress: Progress | None = None,
+    max_missing: float = 0.0,
 ) -> Path:
     """Build every tile of a plan that is not done yet and write it.
 
     Parameters
     ----------
     plan : Plan
-        What to build.
+        What to build. A store that holds another period of the same area and recipe gets this one
+        added; readers see it when its last tile is done.
     path : str or Path
         The store, a folder every worker can reach.
     client : distributed.Client, optional
         Cluster to run on; default threads of this process, one per core.
     progress : callable, optional
         Called with tiles done, tiles in all and the name of the last tile.
+    max_missing : float
+        Share of a tile's scenes, 0…1, that may fail to be read; `tallies` names them. Default none.
 
     Returns
     -------
@@ -114,29 +135,35 @@ def write(
     ReadError, StoreError
         From the first tile that fails; tiles finished before stay.
     """
-    root = create(plan, path)
-    todo = [(g, tile) for g in plan.grids for tile in g.tiles if not is_done(root, g, tile)]
+    root = Path(path)
+    folder = create(plan, root)
+    todo = Segment(folder, plan).missing()
     done = plan.n_tiles - len(todo)
     if progress:
         progress(done, plan.n_tiles, "resumed" if done else "started")
-    for name in _run(root, todo, client):
+    for name in _run(folder, todo, client, max_missing):
         done += 1
         if progress:
             progress(done, plan.n_tiles, name)
+    join(root, folder)
     return root
 
 
-def write_tile(path: str | Path, granule: str, row: int, col: int) -> str:
-    """Build one tile of the store's plan, write its shards, read them back, and mark it done.
+def write_tile(
+    folder: str | Path, granule: str, row: int, col: int, max_missing: float = 0.0
+) -> str:
+    """Build one tile, write its shards, read them back, and mark it done.
 
     Parameters
     ----------
-    path : str or Path
-        The store; its plan is read there, so that a task carries only its key.
+    folder : str or Path
+        From `create`; the plan is read there, so that a task carries only its key.
     granule : str
         MGRS tile.
     row, col : int
         Cell of the tile lattice.
+    max_missing : float
+        Share of the tile's scenes, 0…1, that may fail to be read.
 
     Returns
     -------
@@ -146,78 +173,85 @@ def write_tile(path: str | Path, granule: str, row: int, col: int) -> str:
     Raises
     ------
     StoreError
-        If what was read back is not what was written.
+        If the disk refuses, or what was read back is not what was written; the tile stays unmarked.
     """
-    root = Path(path)
-    plan = _grid_plan(root, granule)
+    root = Path(folder)
+    plan = segment_at(root).grid(granule)
     tile = next(tile for tile in plan.tiles if (tile.row, tile.col) == (row, col))
     name = tile_name(plan, tile)
-    cube = build_tile(plan, tile)
-    group = zarr.open_group(root / granule, mode="r+")
-    box = cell(tile.row, tile.col).intersect(plan.grid.window)
-    inside = tile.window.relative_to(box)
-    hashes = {}
-    for variable in ("reflectance", "observations"):
-        values = cube[variable].values
-        whole = np.zeros((*values.shape[:-2], box.height, box.width), values.dtype)
-        whole[..., inside.yx[0], inside.yx[1]] = values
-        target = group[variable]
-        target[..., box.yx[0], box.yx[1]] = whole
-        if not np.array_equal(target[..., box.yx[0], box.yx[1]], whole):
-            raise StoreError(f"{root}, tile {name}: {variable} read back differs; check the disk")
-        hashes[variable] = sha256(shard(root, plan, tile, variable))
-    mark_done(root, plan, tile, hashes)
+    cube = build_tile(plan, tile, max_missing=max_missing)
+    with writing(f"{root}, tile {name}"):
+        hashes = write_shards(root, plan, tile, cube)
+        mark_done(root, plan, tile, hashes, Tally.model_validate_json(cube.attrs["tally"]))
     return name
 
 
 def open(path: str | Path) -> xr.Dataset | xr.DataTree:
     """Open a store as the lazy cube that `cube.build` returns for its plan.
 
+    Periods that were added follow each other along time. Where one is missing between them no
+    recipe describes the cube, and its attributes name none.
+
     Raises
     ------
     StoreError
         If a tile is not done: a missing tile never reads as zeros.
     """
-    root = Path(path)
-    plan = _plan_of(str(root), _mtime(root))
+    parts = segments(Path(path))
     cubes = {}
-    for grid in plan.grids:
-        missing = [t for t in grid.tiles if not is_done(root, grid, t)]
-        if missing:
-            raise StoreError(
-                f"{root}: {len(missing)} of {len(grid.tiles)} tiles of {grid.grid.granule} are not "
-                "done; run the build again, it resumes"
-            )
-        lazy = dask.delayed(_stored_tile, pure=True)
-        tasks = {(t.row, t.col): lazy(str(root), grid.grid.granule, t) for t in grid.tiles}
-        cubes[grid.grid.granule] = assemble(grid, tasks)
+    for grid in parts[0].plan.grids:
+        granule = grid.grid.granule
+        cube = xr.concat(
+            [_open_segment(part, part.grid(granule)) for part in parts],
+            dim="time",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            combine_attrs="drop_conflicts",
+        )
+        if not has_gap(parts):
+            recipe = join_plans(parts).recipe
+            cube = cube.assign_attrs(recipe=recipe.model_dump_json(), recipe_hash=recipe.hash)
+        cubes[granule] = cube
     return next(iter(cubes.values())) if len(cubes) == 1 else xr.DataTree.from_dict(cubes)
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Return the recipe a store was built with."""
+    """Return the recipe a store was built with; see `read_plan`."""
     return read_plan(path).recipe
 
 
 def read_plan(path: str | Path) -> Plan:
-    """Return the plan a store was last built with.
+    """Return the plan of all that a store holds.
+
+    Of a store to which periods were added it is their union: the recipe's period goes from the
+    first to the last, and each grid has all scenes.
 
     Raises
     ------
     StoreError
-        If `path` is not a cropcube store.
+        If `path` is not a cropcube store, or its periods leave a gap.
     """
-    return _plan_of(str(path), _mtime(Path(path)))
+    return join_plans(segments(Path(path)))
 
 
 def tiles(path: str | Path) -> list[StoredTile]:
-    """Return all finished tiles of the store's plan, in order of granule, row and column."""
-    root = Path(path)
+    """Return all tiles that are finished in every period, by granule, row and column."""
+    parts = segments(Path(path))
     return [
         StoredTile(grid.grid.granule, grid.grid, tile.window)
-        for grid in read_plan(root).grids
+        for grid in parts[0].plan.grids
         for tile in grid.tiles
-        if is_done(root, grid, tile)
+        if all(is_done(part.root, part.grid(grid.grid.granule), tile) for part in parts)
+    ]
+
+
+def tallies(path: str | Path) -> list[TileTally]:
+    """Return what the build of each finished tile counted, by period, granule, row and column."""
+    return [
+        TileTally(part.period, tile_name(grid, tile), counts)
+        for part, grid, tile in _all_tiles(path)
+        if (counts := tally_of(part.root, grid, tile)) is not None
     ]
 
 
@@ -242,45 +276,40 @@ def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndar
     Raises
     ------
     StoreError
-        If a tile of the plan that the window needs is not done.
+        If a tile of the plan that the window needs is not done or is damaged.
     """
-    root = Path(path)
-    grid = _grid_plan(root, granule)
-    planned = {(tile.row, tile.col): tile for tile in grid.tiles}
-    months, bands = len(grid.recipe.months), len(grid.recipe.bands)
-    reflectance = np.zeros((months, bands, window.height, window.width), np.uint16)
-    observations = np.zeros((months, window.height, window.width), np.uint8)
-    inner = window.intersect(grid.grid.window)
-    for place in cells(inner) if not inner.empty else ():
-        if place not in planned:
-            continue
-        part = planned[place].window.intersect(inner)
-        if part.empty:
-            continue
-        require_done(root, grid, planned[place])
-        group = _group(str(root / granule))
-        target = part.relative_to(window).yx
-        reflectance[..., target[0], target[1]] = group["reflectance"][..., part.yx[0], part.yx[1]]
-        observations[..., target[0], target[1]] = group["observations"][..., part.yx[0], part.yx[1]]
-    return reflectance, observations
+    parts = segments(Path(path))
+    read = [_read_segment(part, part.grid(granule), window) for part in parts]
+    if len(read) == 1:
+        return read[0]
+    reflectance, observations = zip(*read, strict=True)
+    return np.concatenate(reflectance), np.concatenate(observations)
 
 
 def verify(path: str | Path) -> list[str]:
     """Hash every shard again and return what is wrong, one sentence per problem."""
-    root = Path(path)
     return [
         problem
-        for grid in read_plan(root).grids
-        for tile in grid.tiles
-        for problem in problems_of(root, grid, tile)
+        for part, grid, tile in _all_tiles(path)
+        for problem in problems_of(part.root, grid, tile)
     ]
 
 
-def _run(root: Path, todo: list[tuple[GridPlan, Tile]], client: Any) -> Iterator[str]:
-    keys = [(grid.grid.granule, tile.row, tile.col) for grid, tile in todo]
+def _all_tiles(path: str | Path) -> Iterator[tuple[Segment, GridPlan, Tile]]:
+    for part in segments(Path(path)):
+        for grid in part.plan.grids:
+            for tile in grid.tiles:
+                yield part, grid, tile
+
+
+def _run(
+    folder: Path, todo: list[tuple[GridPlan, Tile]], client: Any, max_missing: float
+) -> Iterator[str]:
+    keys = [(grid.grid.granule, tile.row, tile.col, max_missing) for grid, tile in todo]
     if client is None:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            futures = [pool.submit(write_tile, root, *key) for key in keys]
+        threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+        with ThreadPoolExecutor(threads) as pool:
+            futures = [pool.submit(write_tile, folder, *key) for key in keys]
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -290,79 +319,28 @@ def _run(root: Path, todo: list[tuple[GridPlan, Tile]], client: Any) -> Iterator
         return
     import distributed
 
-    place = str(root.resolve())
-    remote = [client.submit(write_tile, place, *key, pure=False) for key in keys]
+    shared = str(folder.resolve())
+    remote = [client.submit(write_tile, shared, *key, pure=False) for key in keys]
     for future in distributed.as_completed(remote):
         yield future.result()
 
 
-def _ensure_groups(plan: Plan, root: Path) -> None:
-    if not (root / "zarr.json").exists():
-        zarr.create_group(root, zarr_format=3, attributes=_attributes(plan.recipe))
-    for grid in plan.grids:
-        # The last array made tells a whole group from one whose creation was interrupted.
-        if not (root / grid.grid.granule / "spatial_ref" / "zarr.json").exists():
-            _create_group(grid, root)
-
-
-def _create_group(plan: GridPlan, root: Path) -> None:
-    group = zarr.create_group(
-        root / plan.grid.granule,
-        zarr_format=3,
-        attributes=_attributes(plan.recipe),
-        overwrite=True,
-    )
-    months, bands = len(plan.recipe.months), len(plan.recipe.bands)
-    space = (plan.grid.height, plan.grid.width)
-    for name, lead, dtype in (
-        ("reflectance", (months, bands), "uint16"),
-        ("observations", (months,), "uint8"),
-    ):
-        group.create_array(
-            name,
-            shape=(*lead, *space),
-            dtype=dtype,
-            shards=(*lead, TILE, TILE),
-            chunks=(*lead, INNER, INNER),
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-            fill_value=0,
-            dimension_names=("time", "band", "y", "x") if len(lead) == 2 else ("time", "y", "x"),
-            attributes={"grid_mapping": "spatial_ref"},
-            # Zeros are written like any value: a chunk that is not there means lost data.
-            config={"write_empty_chunks": True},
+def _open_segment(part: Segment, grid: GridPlan) -> xr.Dataset:
+    missing = [tile for tile in grid.tiles if not is_done(part.root, grid, tile)]
+    if missing:
+        raise StoreError(
+            f"{part.root}: {len(missing)} of {len(grid.tiles)} tiles of {grid.grid.granule} are "
+            "not done; run the build again, it resumes"
         )
-    _create_coordinates(group, plan)
+    root, granule = str(part.root), grid.grid.granule
+    keys = {(t.row, t.col): f"stored-{tokenize(root, granule, t)}" for t in grid.tiles}
+    graph = {keys[t.row, t.col]: (_stored_tile, root, granule, t) for t in grid.tiles}
+    return assemble(grid, keys, graph)
 
 
-def _create_coordinates(group: zarr.Group, plan: GridPlan) -> None:
-    box, months = plan.grid.geobox(plan.grid.window), plan.recipe.months
-    epoch = pd.Timestamp("1970-01-01")
-    days = ((months - epoch).days).to_numpy().astype("int64")
-    calendar = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
-    for name, values, attributes in (
-        ("time", days, calendar),
-        ("y", box.coordinates["y"].values, {"standard_name": "projection_y_coordinate"}),
-        ("x", box.coordinates["x"].values, {"standard_name": "projection_x_coordinate"}),
-    ):
-        group.create_array(name, data=values, dimension_names=(name,), attributes=attributes)
-    group.create_array(
-        "spatial_ref",
-        data=np.array(plan.grid.epsg, "int32"),
-        dimension_names=(),
-        attributes={"crs_wkt": box.crs.wkt, "spatial_ref": box.crs.wkt},
-    )
-
-
-def _attributes(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "recipe": recipe.model_dump_json(),
-        "recipe_hash": recipe.hash,
-        "bands": list(recipe.bands),
-    }
-
-
-def _stored_tile(path: str, granule: str, tile: Tile) -> xr.Dataset:
-    reflectance, observations = read_window(path, granule, tile.window)
+def _stored_tile(folder: str, granule: str, tile: Tile) -> xr.Dataset:
+    part = segment_at(Path(folder))
+    reflectance, observations = _read_segment(part, part.grid(granule), tile.window)
     return xr.Dataset(
         {
             "reflectance": (("time", "band", "y", "x"), reflectance),
@@ -371,27 +349,19 @@ def _stored_tile(path: str, granule: str, tile: Tile) -> xr.Dataset:
     )
 
 
-def _mtime(root: Path) -> int:
-    state = root / STATE / "plan.json"
-    if not state.exists():
-        raise StoreError(f"{root} is not a cropcube store (no {STATE}/plan.json)")
-    return state.stat().st_mtime_ns
-
-
-def _grid_plan(root: Path, granule: str) -> GridPlan:
-    plan = read_plan(root)
-    for grid in plan.grids:
-        if grid.grid.granule == granule:
-            return grid
-    known = ", ".join(grid.grid.granule for grid in plan.grids)
-    raise StoreError(f"{root} has no granule {granule}; it has {known}")
-
-
-@lru_cache(maxsize=16)
-def _plan_of(path: str, _changed: int) -> Plan:
-    return load_plan(Path(path) / STATE / "plan.json")
-
-
-@lru_cache(maxsize=64)
-def _group(path: str) -> zarr.Group:
-    return zarr.open_group(path, mode="r")
+def _read_segment(part: Segment, grid: GridPlan, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    planned = {(tile.row, tile.col): tile for tile in grid.tiles}
+    values = blank(part.root, grid, window)
+    inner = window.intersect(grid.grid.window)
+    for where in cells(inner) if not inner.empty else ():
+        if where not in planned:
+            continue
+        pixels = planned[where].window.intersect(inner)
+        if pixels.empty:
+            continue
+        require_done(part.root, grid, planned[where])
+        found = read_part(part.root, grid, planned[where], pixels)
+        target = (..., *pixels.relative_to(window).yx)
+        for name in VARIABLES:
+            values[name][target] = found[name]
+    return values["reflectance"], values["observations"]

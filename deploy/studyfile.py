@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cube.errors import StudyError
 from cube.recipe import Recipe
 from cube.simulate import Settings, demo_settings
-from deploy.yamlfile import read_yaml
+from cube.yamlfile import read_yaml
+from model.samples import require_periods
 
 #: Inside a study that simulates its archive, paths may start with this.
 ARCHIVE = "archive:"
@@ -138,6 +140,13 @@ class Study(_Part):
             raise ValueError(f"'{name}': use letters, digits, - and _")
         return name
 
+    @field_validator("recipe")
+    @classmethod
+    def _fits_models(cls, recipe: Recipe) -> Recipe:
+        # Known before anything is searched, not after hours of building.
+        require_periods(recipe)
+        return recipe
+
 
 def read_study(path: str | Path) -> Study:
     """Read a study file.
@@ -147,7 +156,7 @@ def read_study(path: str | Path) -> Study:
     StudyError
         Naming file and line of the first mistake.
     """
-    return read_yaml(path, Study)
+    return read_yaml(path, Study, StudyError)
 
 
 def resolve(value: Any, study_file: Path, archive: Path | None) -> Any:

@@ -156,7 +156,7 @@ class Artefact:
             self.architecture,
             c_in=len(self.recipe.bands),
             n_classes=len(self.legend.classes),
-            months=len(self.recipe.months),
+            months=len(self.recipe.periods),
             **self.options,
         )
         try:

@@ -122,7 +122,7 @@ def sample_tile(
     kept, weights = sampling.rows(y, number)
     recipe = read_recipe(store)
     if not kept.size:
-        return np.empty((0, len(recipe.months) * len(recipe.bands) + 2), np.float32)
+        return np.empty((0, len(recipe.periods) * len(recipe.bands) + 2), np.float32)
     row, col = (axis[kept] for axis in np.nonzero(mask))
     near = Window(
         row=tile.window.row + int(row.min()),

@@ -246,7 +246,7 @@ def write_report(
         profiles = report.ndvi_profiles(
             data.pixels(scores.stage), bands.index("red"), bands.index("nir"), len(legend.classes)
         )
-        months = list(data.recipe.months)
+        months = list(data.recipe.periods)
         written.append(report.ndvi_picture(profiles, months, legend, out / "ndvi.png"))
     return written
 
@@ -277,9 +277,9 @@ class _Picture:
         bands = list(data.recipe.bands)
         if {"red", "green", "blue"} <= set(bands):
             reflectance, _ = cube.store.read_window(data.store, tile.granule, tile.window)
-            month = len(data.recipe.months) // 2
+            month = len(data.recipe.periods) // 2
             rgb = [reflectance[month, bands.index(b)][crop] for b in ("red", "green", "blue")]
-            title = f"imagery, {data.recipe.months[month]:%B %Y}"
+            title = f"imagery, {data.recipe.periods[month]:%B %Y}"
             panels[title] = report.natural_colours(*rgb)
         return panels
 

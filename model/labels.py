@@ -221,9 +221,8 @@ class _Painter:
         label[parcel == 0] = 0 if self.background else IGNORE
         overlap, conflict = self._overlaps(window, near)
         label[conflict | (zone == 0)] = IGNORE
-        if self.plan.cut_at_zone:
-            foreign = ~self.plan.grid.zone_mask(window)
-            label[foreign], parcel[foreign], zone[foreign] = IGNORE, 0, 0
+        foreign = ~self.plan.owned(window)
+        label[foreign], parcel[foreign], zone[foreign] = IGNORE, 0, 0
         report.overlapping += int((overlap & (zone > 0)).sum())
         report.conflicting += int((conflict & (zone > 0)).sum())
         return LabelBlock(label, parcel, zone)

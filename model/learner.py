@@ -58,7 +58,7 @@ class Learner(L.LightningModule):
             settings.architecture,
             c_in=len(data.bands),
             n_classes=data.n_classes,
-            months=len(data.recipe.months),
+            months=len(data.recipe.periods),
             **settings.options,
         )
         weighted = settings.class_weights != "none"

@@ -163,9 +163,7 @@ def area_mask(plan: Plan, grid: GridPlan, window: Window) -> np.ndarray:
         invert=True,
         all_touched=shape.area < PIXEL * PIXEL,
     )
-    if grid.cut_at_zone:
-        inside &= grid.grid.zone_mask(window)
-    return inside
+    return inside & grid.owned(window)
 
 
 def write_cog(

@@ -25,6 +25,7 @@ from cube.recipe import Recipe
 from cube.scenes import Scenes
 from model import maps
 from model.artefact import Artefact, Predictor, load
+from model.samples import require_periods
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,6 +83,8 @@ def predict(
     ------
     ArtefactError
         If the model is damaged, or `out` holds a cube of another recipe.
+    RecipeError
+        If the model's recipe is a dated series, or has no place in `year`.
     AreaError, SearchError, PlanError, ReadError
         From the steps before.
     """
@@ -89,6 +92,7 @@ def predict(
 
     model, out = load(artefact), Path(out)
     recipe = model.recipe if year is None else model.recipe.for_year(year)
+    require_periods(recipe)
     store = out / "cube.zarr"
     if store.exists():
         check_recipe(model, store)

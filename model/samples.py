@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cube.errors import LabelError, SplitError
+from cube.errors import LabelError, RecipeError, SplitError
 from cube.grid import TILE, Window
+from cube.recipe import Recipe
 from cube.store import StoredTile
 from model.labelstore import LabelBlock, LabelStore
 from model.legend import IGNORE
@@ -28,6 +29,21 @@ from model.splits import STAGES, Split
 Batch = dict[str, torch.Tensor]
 #: Row of an index: tile number, row and column of the window's first pixel in the granule's grid.
 Entry = tuple[int, int, int]
+
+
+def require_periods(recipe: Recipe) -> None:
+    """Refuse a dated series as input of a model.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe's composite is ``series``.
+    """
+    if recipe.composite == "series":
+        raise RecipeError(
+            "models take one value per period, and every granule of a dated series has dates of "
+            "its own; make the cube with another composite than 'series', for example 'median'"
+        )
 
 
 @dataclass(frozen=True)

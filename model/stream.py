@@ -38,6 +38,7 @@ from model.samples import (
     Sums,
     cut_samples,
     open_labels,
+    require_periods,
 )
 from model.splits import Split
 
@@ -87,6 +88,8 @@ class LiveTiles(IterableDataset[Batch]):
 
     Raises
     ------
+    RecipeError
+        If the plan is of a dated series.
     ClusterLostError
         While iterating, when the cluster went away.
     ReadError
@@ -114,6 +117,7 @@ class LiveTiles(IterableDataset[Batch]):
         super().__init__()
         if prefetch < 1:
             raise ValueError(f"prefetch is {prefetch}; at least one tile must be in flight")
+        require_periods(plan.recipe)
         self.plan, self.client, self.build = plan, client, build
         self.stage, self.batch_size, self.epoch, self.seed = stage, batch_size, epoch, seed
         self.augment, self.prefetch, self.patience = augment, prefetch, patience
@@ -147,7 +151,7 @@ class LiveTiles(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise ValueError("LiveTiles prefetches on the cluster: use DataLoader(num_workers=0)")
         epoch, self.epoch = self.epoch, self.epoch + 1
-        months = self.plan.recipe.months
+        months = self.plan.recipe.periods
         assembler = Assembler(
             self.index, self.stage, self.normalisation, months, self.augment, self.seed
         )

@@ -35,6 +35,7 @@ from model.samples import (
     cut_samples,
     days_of_year,
     open_labels,
+    require_periods,
 )
 from model.splits import Split
 
@@ -211,6 +212,8 @@ class TileData(pl.LightningDataModule):
     ------
     LabelError
         If the labels are of another cube or legend.
+    RecipeError
+        If the cube is a dated series.
     StoreError
         If a tile of the cube is not built.
     """
@@ -238,6 +241,7 @@ class TileData(pl.LightningDataModule):
         self.legend = self.label_store.legend
         plan = read_plan(self.store)
         self.recipe: Recipe = plan.recipe
+        require_periods(self.recipe)
         done = tiles(self.store)
         if len(done) < plan.n_tiles:
             raise StoreError(
@@ -276,7 +280,7 @@ class TileData(pl.LightningDataModule):
     @property
     def months(self) -> int:
         """T, the number of months."""
-        return len(self.recipe.months)
+        return len(self.recipe.periods)
 
     @property
     def zones(self) -> pd.DataFrame:
@@ -349,7 +353,7 @@ class TileData(pl.LightningDataModule):
         self, stage: str, *, shuffle: bool = False, augment: bool = False, epoch: int = 0
     ) -> DataLoader[Batch]:
         assembler = Assembler(
-            self.index, stage, self.normalisation, self.recipe.months, augment, self.seed
+            self.index, stage, self.normalisation, self.recipe.periods, augment, self.seed
         )
         stream = SampleStream(
             self.store,

@@ -63,6 +63,8 @@ def write_archive(
             Scene(
                 id=name,
                 datetime=f"{date}T10:43:29Z",
+                satellite="A",
+                acquisition=name,
                 grid=grid,
                 hrefs=hrefs,
                 subtract=subtract[n],

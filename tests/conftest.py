@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Kernels are compiled at their first call: time says nothing about an example.
+settings.register_profile("cropcube", deadline=None)
+settings.load_profile("cropcube")
 
 
 @pytest.fixture(scope="session")

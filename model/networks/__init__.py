@@ -1,65 +1,49 @@
-"""The networks: one file per architecture, and a registry that describes each."""
+"""The networks: a file per architecture or close family, and a catalogue that describes each."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from cube.errors import ArtefactError
-from model.networks.hybrid import HybridTemporalUNet
+from model.networks.base import Network
+from model.networks.catalogue import ARCHITECTURES, Architecture, Input
+from model.networks.cost import Cost, measure
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """An entry of the registry.
+class Description:
+    """A preset of an architecture, for a number of bands, classes and dates.
 
     Attributes
     ----------
-    network : type
-        A module with ``forward(x, valid, doy) -> logits [B, K, H, W]`` and the attributes
-        ``stride``, ``halo`` and ``window_sensitive``; its keywords after ``c_in`` and
-        ``n_classes`` (and ``months``, if it has it) are the options.
+    name, preset : str
+    input : {"pixel", "parcel-pixels", "parcel-image", "image"}
+        What one sample is.
+    cost : Cost
+        Parameters, their share spent on time, arithmetic per pixel.
+    causal : bool
+        Whether dates are read once and in order.
+    stride, halo : int
+        See `model.networks.base.Network`.
+    options : dict
+        Every option with its value.
     summary, source : str
         One sentence, and where it was published.
-    presets : dict
-        Name to options; the first is the default.
     """
 
-    network: type[nn.Module]
+    name: str
+    preset: str
+    input: Input
+    cost: Cost
+    causal: bool
+    stride: int
+    halo: int
+    options: dict[str, Any]
     summary: str
     source: str
-    presets: dict[str, dict[str, Any]] = field(default_factory=lambda: {"default": {}})
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Names and default values of the options."""
-        parameters = inspect.signature(self.network).parameters.values()
-        given = {"c_in", "n_classes", "months"}
-        return {p.name: p.default for p in parameters if p.name not in given}
-
-    def resolve(self, name: str, preset: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Return every option with its value: defaults, then the preset, then `options`."""
-        preset = preset or next(iter(self.presets))
-        if preset not in self.presets:
-            raise ArtefactError(_unknown(f"preset of {name}", preset, self.presets))
-        for option in options:
-            if option not in self.options:
-                raise ArtefactError(_unknown(f"option of {name}", option, self.options))
-        return self.options | self.presets[preset] | options
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "hybrid": Architecture(
-        network=HybridTemporalUNet,
-        summary="Temporal convolutions on each pixel, pooled over time, then a U-Net.",
-        source="Setaro, Coursimaux and Placier (2025); reference study of this project",
-        presets={"lite": {"widths": "lite"}, "reference": {"widths": "reference"}},
-    ),
-}
 
 
 def names() -> list[str]:
@@ -67,9 +51,21 @@ def names() -> list[str]:
     return sorted(ARCHITECTURES)
 
 
+def presets(name: str) -> list[str]:
+    """Return the presets of an architecture, the default first."""
+    return list(_entry(name).presets)
+
+
 def options(name: str, *, preset: str | None = None, **given: Any) -> dict[str, Any]:
     """Return all options of an architecture with their values; see `create`."""
-    return _entry(name).resolve(name, preset, given)
+    entry = _entry(name)
+    preset = preset or next(iter(entry.presets))
+    if preset not in entry.presets:
+        raise ArtefactError(_unknown(f"preset of {name}", preset, entry.presets))
+    for option in given:
+        if option not in entry.options:
+            raise ArtefactError(_unknown(f"option of {name}", option, entry.options))
+    return entry.options | entry.presets[preset] | given
 
 
 def create(
@@ -80,7 +76,7 @@ def create(
     months: int,
     preset: str | None = None,
     **given: Any,
-) -> nn.Module:
+) -> Network:
     """Return a new network.
 
     Parameters
@@ -96,9 +92,9 @@ def create(
 
     Returns
     -------
-    torch.nn.Module
-        ``forward(x [B, C, T, H, W], valid [B, T, H, W], doy [B, T]) -> logits [B, K, H, W]``, with
-        ``stride``, ``halo`` and ``window_sensitive``.
+    Network
+        ``forward(x, valid, doy) -> logits``; shapes by the input of the architecture. Of those for
+        images and pixels: x [B, C, T, H, W], valid [B, T, H, W], doy [B, T] → [B, K, H, W].
 
     Raises
     ------
@@ -106,48 +102,53 @@ def create(
         If the name, the preset or an option is unknown, or a value makes no network.
     """
     entry = _entry(name)
-    chosen = entry.resolve(name, preset, given)
-    if "months" in inspect.signature(entry.network).parameters:
-        chosen["months"] = months
+    chosen = options(name, preset=preset, **given)
+    sizes = {"c_in": c_in, "n_classes": n_classes} | (
+        {"dates": months} if entry.counts_dates else {}
+    )
     try:
-        return entry.network(c_in=c_in, n_classes=n_classes, **chosen)
+        return entry.network(**sizes, **chosen)
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{name} with {chosen}: {error}") from error
 
 
-def describe(name: str, *, c_in: int = 4, n_classes: int = 51, months: int = 12) -> dict[str, Any]:
-    """Describe an architecture: what it takes, how large it is, where it comes from.
+def describe(
+    name: str,
+    preset: str | None = None,
+    *,
+    c_in: int = 4,
+    n_classes: int = 51,
+    months: int = 12,
+) -> Description:
+    """Describe an architecture: what it takes, what it costs, where it comes from.
 
-    Returns
-    -------
-    dict
-        ``name``, ``summary``, ``source``, ``input``, ``options`` and ``presets``; the latter maps
-        each preset to its ``options``, ``parameters`` (trainable, for `c_in` bands, `n_classes`
-        outputs and `months` dates), ``stride`` and ``halo``.
+    Builds the network and runs it once on a small random sample.
+
+    Parameters
+    ----------
+    name, preset, c_in, n_classes, months
+        See `create`.
 
     Raises
     ------
     ArtefactError
-        If the name is unknown.
+        If the name or the preset is unknown.
     """
     entry = _entry(name)
-    presets = {}
-    for preset, chosen in entry.presets.items():
-        network = create(name, c_in=c_in, n_classes=n_classes, months=months, preset=preset)
-        presets[preset] = {
-            "options": chosen,
-            "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
-            "stride": network.stride,
-            "halo": network.halo,
-        }
-    return {
-        "name": name,
-        "summary": entry.summary,
-        "source": entry.source,
-        "input": {"bands": c_in, "classes": n_classes, "months": months},
-        "options": entry.options,
-        "presets": presets,
-    }
+    preset = preset or next(iter(entry.presets))
+    network = create(name, c_in=c_in, n_classes=n_classes, months=months, preset=preset)
+    return Description(
+        name=name,
+        preset=preset,
+        input=entry.input,
+        cost=measure(network, c_in, months),
+        causal=network.causal,
+        stride=network.stride,
+        halo=network.halo,
+        options=options(name, preset=preset),
+        summary=entry.summary,
+        source=entry.source,
+    )
 
 
 def _entry(name: str) -> Architecture:
@@ -156,7 +157,8 @@ def _entry(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _unknown(what: str, name: str, known: dict[str, Any]) -> str:
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"unknown {what}: '{name}'{hint} Known: {', '.join(known)}"

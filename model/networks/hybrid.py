@@ -12,15 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.networks.base import SERIES, Network
 from model.networks.unet import UNet, Widths
 
 Pool = Literal["max", "mean", "attention"]
 
-#: Series that the temporal encoder takes at once outside of training: about what caches hold.
-SERIES = 8192
 
-
-class HybridTemporalUNet(nn.Module):
+class HybridTemporalUNet(Network):
     """Per-pixel temporal convolutions, pooled over time, then a U-Net.
 
     Parameters
@@ -51,6 +49,8 @@ class HybridTemporalUNet(nn.Module):
     ends of the series, and are left out of the pooling: appending invalid dates, or changing what
     stands in them, changes nothing. A pixel without any valid date has all-zero features.
     """
+
+    time_layers = ("temporal",)
 
     def __init__(
         self,

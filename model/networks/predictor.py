@@ -55,8 +55,8 @@ class NetworkPredictor:
         self.halo: int = network.halo  # type: ignore[assignment]
         self.stride: int = network.stride  # type: ignore[assignment]
         self.window_sensitive = bool(network.window_sensitive)
-        self.months, self.bands = len(recipe.months), len(recipe.bands)
-        self._doy = torch.as_tensor(days_of_year(recipe.months)).to(device)[None]
+        self.months, self.bands = len(recipe.periods), len(recipe.bands)
+        self._doy = torch.as_tensor(days_of_year(recipe.periods)).to(device)[None]
 
     def probabilities(self, reflectance: np.ndarray) -> np.ndarray:
         """Return float32 [K, y, x] from uint16 [T, B, y, x]; NaN where no month has a value.

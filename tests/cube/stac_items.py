@@ -1,4 +1,4 @@
-"""Items as Earth Search v1 and the Planetary Computer publish them, with facts to choose."""
+"""Items as Earth Search v1, the Planetary Computer and CDSE publish them, with facts to choose."""
 
 from __future__ import annotations
 
@@ -115,6 +115,52 @@ def planetary_computer(
             "s2:mgrs_tile": "31UES",
             "s2:product_type": "S2MSI2A",
             "s2:processing_baseline": baseline,
+        },
+        "assets": assets,
+        "links": [],
+    }
+
+
+def cdse(
+    *, baseline: str = "05.00", offset: float | None = -0.1, day: str = "20200516"
+) -> dict[str, Any]:
+    """Return an item as CDSE writes it (STAC 1.1): everything about the grid on the assets."""
+    start, number = f"{day}T105659", f"N{baseline.replace('.', '')}"
+    name = f"S2A_MSIL2A_{start}_{number}_R051_T31UES_20230613T212700"
+    root = f"s3://eodata/Sentinel-2/MSI/L2A_{number}/{name}.SAFE"
+    assets: dict[str, Any] = {}
+    for band, size in _KEYS.values():
+        for shown in (10, 20, 60):
+            if shown < size:
+                continue
+            role = "sampling:original" if shown == size else "sampling:downsampled"
+            assets[f"{band}_{shown}m"] = {
+                "href": f"{root}/R{shown}m/T31UES_{start}_{band}_{shown}m.jp2",
+                "roles": ["data", role],
+                "nodata": 0,
+                "proj:code": "EPSG:32631",
+                **_projection(CORNER_UES, shown),
+            }
+            if band != "SCL" and offset is not None:
+                assets[f"{band}_{shown}m"] |= {"raster:scale": 0.0001, "raster:offset": offset}
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "id": name,
+        "collection": "sentinel-2-l2a",
+        "bbox": list(BBOX_UES),
+        "geometry": _footprint(BBOX_UES),
+        "properties": {
+            "datetime": f"{day[:4]}-{day[4:6]}-{day[6:]}T10:56:59.024Z",
+            "platform": "sentinel-2a",
+            "grid:code": "MGRS-31UES",
+            "product:type": "S2MSI2A",
+            "processing:version": baseline,
+            "processing:datetime": "2023-06-13T21:27:00.000000Z",
+            "eopf:datatake_id": f"GS2A_{start}_025601_N{baseline}",
+            "eopf:datastrip_id": (
+                f"S2A_OPER_MSI_L2A_DS_S2RP_20230613T212700_S{day}T105701_N{baseline}"
+            ),
         },
         "assets": assets,
         "links": [],

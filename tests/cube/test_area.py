@@ -83,6 +83,67 @@ def test_a_box_comes_back_as_it_is(west, south, width, height) -> None:
     assert read_area(bounds).bounds == bounds
 
 
+#: 178° E to 178° W in Fiji, in every form that a person may have.
+FIJI = shapely.MultiPolygon([shapely.box(178, -18, 180, -16), shapely.box(-180, -18, -178, -16)])
+ACROSS = {
+    "box of RFC 7946": (178, -18, -178, -16),
+    "box beyond 180": (178, -18, 182, -16),
+    "box beyond -180": (-182, -18, -178, -16),
+    "split polygon": FIJI,
+    "split GeoJSON": shapely.geometry.mapping(FIJI),
+    "two features": {
+        "type": "FeatureCollection",
+        "features": [_feature(part) for part in FIJI.geoms],
+    },
+    "polygon beyond 180": shapely.box(178, -18, 182, -16),
+    "polygon beyond -180": shapely.box(-182, -18, -178, -16),
+    "table": gpd.GeoSeries([shapely.box(178, -18, 182, -16)], crs=4326),
+}
+
+
+@pytest.mark.parametrize("area", ACROSS.values(), ids=ACROSS.keys())
+def test_an_area_across_the_antimeridian_is_split_there(area: object) -> None:
+    assert read_area(area).normalize() == FIJI.normalize()
+
+
+def test_a_projected_area_across_the_antimeridian() -> None:
+    # UTM zone 60 south: 180° lies at easting 820 km or so at this latitude.
+    to_utm = Transformer.from_crs(4326, 32760, always_xy=True)
+    x, y = to_utm.transform(180.0, -17.0)
+    square = shapely.box(x - 5000, y - 5000, x + 5000, y + 5000)
+    found = read_area(gpd.GeoSeries([square], crs=32760))
+    assert -180 == found.bounds[0] < found.bounds[2] == 180
+    west, east = sorted(found.geoms, key=lambda part: part.bounds[0])
+    assert west.bounds[2] < -179.9
+    assert east.bounds[0] > 179.9
+    back = shapely.transform(found, to_utm.transform, interleaved=False)
+    assert shapely.union_all(back.buffer(0.1)).symmetric_difference(square).area < 20_000
+
+
+def test_a_hole_stays_a_hole_on_both_sides_of_the_antimeridian() -> None:
+    ring = shapely.box(178, -18, 182, -16) - shapely.box(179, -17.5, 181, -16.5)
+    found = read_area(ring)
+    assert found.area == pytest.approx(ring.area)
+    assert not found.intersects(shapely.Point(179.5, -17))
+    assert not found.intersects(shapely.Point(-179.5, -17))
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        shapely.Point(3.2, 43.6),
+        shapely.MultiPoint([(3.2, 43.6)]),
+        {"type": "Point", "coordinates": [3.2, 43.6]},
+        gpd.GeoSeries([shapely.Point(3.2, 43.6)], crs=4326).to_crs(2154),
+    ],
+    ids=["point", "points", "GeoJSON", "projected"],
+)
+def test_a_point_is_a_surface_far_smaller_than_a_pixel(point: object) -> None:
+    found = read_area(point)
+    assert found.centroid.distance(shapely.Point(3.2, 43.6)) < 1e-8
+    assert 0 < found.area < 1e-11
+
+
 BOWTIE = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
 REFUSED = [
     (None, "cannot be a NoneType"),
@@ -93,16 +154,13 @@ REFUSED = [
     ((3, 44, 4, 43), "is empty"),
     ((float("nan"), 43, 4, 44), "not finite"),
     ((500_000, 4_800_000, 510_000, 4_810_000), "not degrees"),
-    ((178, -10, -178, -8), "antimeridian"),
-    ((178, -10, 182, -8), "antimeridian"),
     ((-179, -10, 179, -8), "antimeridian"),
+    ((3.4, 43.6, 3.3, 43.7), "more than half around the Earth"),
     ((10, 80, 11, 86), "latitude"),
     ((-60, -20, 60, 60), "km²"),
     (BOWTIE, "Self-intersection"),
-    (shapely.Point(3, 43), "no surface"),
     (shapely.LineString([(0, 0), (1, 1)]), "no surface"),
     (shapely.Polygon(), "empty"),
-    (shapely.MultiPolygon([shapely.box(-180, 0, -179, 1), shapely.box(179, 0, 180, 1)]), "antimer"),
     ({}, "malformed"),
     ({"type": "Polygon"}, "malformed"),
     ({"type": "Polygon", "coordinates": "x"}, "malformed"),

@@ -15,9 +15,10 @@ from cube.build import build, build_tile
 from cube.composite import fill_gaps, mask_scl, monthly_median
 from cube.errors import ReadError
 from cube.grid import NativeGrid, Window
+from cube.mask import clear_mask
 from cube.planning import GridPlan, Tile, load_plan, plan
-from cube.recipe import Recipe
-from tests.archive import GRID, write_archive
+from cube.recipe import Mask, Recipe
+from tests.archive import GRID, enlarge, write_archive
 from tests.twins import plain_fill, plain_monthly_median
 
 DATES = ["2023-01-05", "2023-01-15", "2023-02-03", "2023-04-10", "2023-04-12", "2023-04-30"]
@@ -43,14 +44,14 @@ def test_tile_is_the_plain_expression(tmp_path, fill):
     window = Window(row=100, col=61, height=33, width=40)
     tile = build_tile(made.grids[0], Tile(row=0, col=0, window=window))
     rows, cols = window.yx
-    months = xr.DataArray(recipe.months, dims="time")
+    months = xr.DataArray(recipe.periods, dims="time")
     reflectance, observations = plain_monthly_median(
         archive.dn[..., rows, cols],
         archive.scl[..., rows, cols].isin([4, 5, 6, 7]),
         archive.subtract,
         months,
     )
-    days = (recipe.months - recipe.months[0]).days.to_numpy()
+    days = (recipe.periods - recipe.periods[0]).days.to_numpy()
     series = reflectance.reshape(5, -1)
     filled = np.stack([plain_fill(s, days, fill) for s in series.T], 1).reshape(reflectance.shape)
     assert np.array_equal(tile.observations.values, observations)
@@ -68,7 +69,7 @@ def test_cube_keeps_the_contract(tmp_path):
     assert ds.observations.dims == ("time", "y", "x")
     assert ds.observations.dtype == np.uint8
     assert list(ds.band.values) == ["nir", "blue"]
-    assert list(ds.time.values) == list(recipe.months.values)
+    assert list(ds.time.values) == list(recipe.periods.values)
     assert ds.rio.crs.to_epsg() == 32631
     assert float(ds.x[0]) == GRID.left + 5
     assert float(ds.y[0]) == GRID.top - 5
@@ -100,7 +101,7 @@ def test_tiles_join_to_the_cube_of_the_functions(tmp_path):
         ds = ds.compute()
     dn = archive.dn.where(archive.subtract == 0, np.maximum(archive.dn, 1001) - 1000)
     dn = dn.where(archive.dn > 0, 0).astype("uint16")
-    expected = monthly_median(mask_scl(dn, archive.scl), recipe.months)
+    expected = monthly_median(mask_scl(dn, archive.scl), recipe.periods)
     assert np.array_equal(ds.observations.values, expected.observations.values)
     assert np.array_equal(ds.reflectance.values, fill_gaps(expected.reflectance).values)
 
@@ -138,16 +139,19 @@ class Spy:
     def __init__(self, archive):
         self.archive, self.asked, self.lock = archive, [], threading.Lock()
 
-    def __call__(self, scene, band, window, out):
+    def __call__(self, scene, band, window, out, wanted=None, free=None):
         with self.lock:
             self.asked.append((scene.id, band))
+        if free is not None:
+            free.wait()
         n = int(scene.id[-3:])
         rows, cols = window.yx
         if band == "scl":
-            out[:] = self.archive.scl.values[n][rows, cols]
+            out[:] = self.archive.scl.values[n][::2, ::2][rows, cols]
         else:
             b = list(self.archive.dn.band.values).index(band)
             out[:] = self.archive.dn.values[n, b][rows, cols]
+        return int(out.max())
 
 
 def test_what_cannot_contribute_is_never_read_and_nothing_is_read_twice(tmp_path):
@@ -254,3 +258,102 @@ def test_gridplan_is_small_in_a_task(tmp_path):
     made = plan(whole(GRID), archive.scenes, Recipe(bands=("blue",), **YEAR))
     again = GridPlan.model_validate_json(made.grids[0].model_dump_json())
     assert again.task_hash(again.tiles[0]) == made.grids[0].task_hash(made.grids[0].tiles[0])
+
+
+def plain_series(archive, recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Harmonised values and where they count, [scene, band, y, x] and [scene, y, x]."""
+    dn = archive.dn.sel(band=list(recipe.bands)).astype(int)
+    usable = archive.scl.isin(recipe.mask.keep) & ((dn > 0) & (dn <= 60_000)).all("band")
+    harmonised = np.maximum(dn - archive.subtract, 1).where(usable, 0)
+    return harmonised.transpose("time", "band", "y", "x").values, usable.values
+
+
+def test_a_dated_series_is_every_clear_observation_with_its_date(tmp_path):
+    subtract = (0, 1000, 0, 1000, 0, 0)
+    archive = write_archive(tmp_path, DATES, ("blue", "nir"), subtract=subtract)
+    recipe = Recipe(bands=("nir", "blue"), composite="series", fill="none", **YEAR)
+    ds = build(plan(whole(GRID), archive.scenes, recipe)).compute()
+    values, usable = plain_series(archive, recipe)
+    assert list(ds.time.values) == list(archive.dn.time.values)
+    assert np.array_equal(ds.reflectance.values, values)
+    assert np.array_equal(ds.observations.values, usable)
+
+
+def test_a_pass_that_shows_nothing_keeps_its_date(tmp_path):
+    archive = write_archive(tmp_path, DATES)
+    archive.scl.values[3] = 9
+    recipe = Recipe(bands=("blue",), composite="series", fill="none", **YEAR)
+    made = plan(whole(GRID), archive.scenes, recipe).grids[0]
+    tile = build_tile(made, made.tiles[0], read=Spy(archive))
+    assert tile.sizes["time"] == len(DATES)
+    assert tile.observations.any(("y", "x")).values.tolist() == [n != 3 for n in range(6)]
+    assert not tile.reflectance.values[3].any()
+
+
+def one_pass(scenes: cube.Scenes, *datetimes: str) -> cube.Scenes:
+    """Make the first scenes parts of one pass, sensed when told."""
+    parts = tuple(
+        scene.model_copy(update={"acquisition": "one pass", "datetime": datetime})
+        for scene, datetime in zip(scenes.scenes, datetimes, strict=False)
+    )
+    return scenes.model_copy(update={"scenes": parts + scenes.scenes[len(parts) :]})
+
+
+def test_parts_of_a_pass_are_one_date_and_one_observation(tmp_path):
+    archive = write_archive(tmp_path, DATES)
+    scenes = one_pass(archive.scenes, "2023-01-05T10:43:34.9Z", "2023-01-05T10:43:29.5Z")
+    recipe = Recipe(bands=("blue", "nir"), composite="series", fill="none", **YEAR)
+    ds = build(plan(whole(GRID), scenes, recipe)).compute()
+    assert list(ds.time.values) == list(archive.dn.time.values[[0, 2, 3, 4, 5]])
+    values, usable = plain_series(archive, recipe)
+    # The first part in order of ids, and the second where the mask takes the first.
+    first = archive.scl.isin(recipe.mask.keep).values[0]
+    assert np.array_equal(ds.reflectance.values[0], np.where(first, values[0], values[1]))
+    assert np.array_equal(ds.observations.values[0], np.where(first, usable[0], usable[1]))
+
+
+def test_a_pass_over_midnight_falls_in_one_period(tmp_path):
+    archive = write_archive(tmp_path, DATES[:3])
+    scenes = one_pass(archive.scenes, "2023-01-31T23:59:58Z", "2023-02-01T00:00:04Z")
+    made = plan(whole(GRID), scenes, Recipe(bands=("blue",), **YEAR)).grids[0]
+    assert made.places.tolist() == [0, 0, 1]
+    assert list(made.times) == list(made.recipe.periods)
+    february = Recipe(bands=("blue",), start="2023-02", end="2023-02")
+    made = plan(whole(GRID), scenes, february).grids[0]
+    assert [scene.id for scene in made.scenes] == [scenes.scenes[2].id]
+
+
+def test_two_months_take_the_mean_of_their_observations(tmp_path):
+    archive = write_archive(tmp_path, DATES, subtract=(0, 1000, 0, 1000, 0, 0))
+    recipe = Recipe(
+        bands=("blue", "nir"),
+        start="2022-11",
+        end="2023-04",
+        period="2MS",
+        composite="mean",
+        fill="none",
+    )
+    ds = build(plan(whole(GRID), archive.scenes, recipe)).compute()
+    values, usable = plain_series(archive, recipe)
+    assert not ds.reflectance.values[0].any()
+    for place, part in ((1, slice(0, 3)), (2, slice(3, 6))):
+        count = usable[part].sum(0)
+        mean = values[part].sum(0) / np.maximum(count, 1)
+        assert np.array_equal(ds.observations.values[place], count)
+        assert np.array_equal(ds.reflectance.values[place], np.floor(mean + 0.5))
+
+
+def test_a_mask_that_looks_around_leaves_no_seam_between_tiles(tmp_path):
+    grid = NativeGrid(
+        granule="31TEJ", epsg=32631, left=523_560.0, top=4_832_780.0, height=1301, width=1100
+    )
+    archive = write_archive(tmp_path, DATES[:1], ("blue",), grid=grid)
+    mask = Mask(erode=20, dilate=60)
+    recipe = Recipe(bands=("blue",), start="2023-01", end="2023-01", mask=mask, fill="none")
+    made = plan(whole(grid), archive.scenes, recipe)
+    assert made.n_tiles == 4
+    ds = build(made).compute(scheduler="threads")
+    clear = clear_mask(archive.scl.values[0, ::2, ::2], mask)
+    expected = enlarge(clear.astype(np.uint8), 2, grid) * (archive.dn.values[0, 0] > 0)
+    assert 0.02 < expected.mean() < 0.9
+    assert np.array_equal(ds.observations.values[0], expected)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from cube.errors import SceneError
-from cube.grid import TILE, NativeGrid, Window, cell, cells, square_origin, utm_zone
+from cube.grid import TILE, NativeGrid, Window, cell, cells, square_origin, utm_zone, whole_granule
 
 SQUARE = 100_000
 
@@ -111,7 +111,7 @@ def _mgrs_by_search(lon: float, lat: float) -> tuple[str, float, float]:
     return f"{zone:02d}{band}{column}{row}", x // SQUARE * SQUARE, y // SQUARE * SQUARE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lon=st.floats(-179.9, 179.9), lat=st.floats(-79.9, 83.9))
 def test_every_point_lies_in_the_square_of_its_name(lon: float, lat: float) -> None:
     assume(abs(lat) > 1e-6)  # on the equator the name is either of two
@@ -149,6 +149,14 @@ def test_every_published_transform_fits_its_square(real_data: Path) -> None:
         west, south = square_origin(granule)
         assert abs(left - west) < 10_000, granule
         assert abs(top - (south + SQUARE)) < 10_000, granule
+
+
+@pytest.mark.parametrize(("granule", "corner"), PUBLISHED.items())
+def test_whole_granules_stand_where_esa_puts_them(granule: str, corner: tuple[int, int]) -> None:
+    grid = whole_granule(granule)
+    assert (grid.left, grid.top) == corner
+    assert (grid.height, grid.width) == (10_980, 10_980)
+    assert grid.epsg == (32600 if granule[2] >= "N" else 32700) + int(granule[:2])
 
 
 def _granule(granule: str, shift: tuple[int, int] = (0, 0)) -> NativeGrid:
@@ -252,15 +260,3 @@ def test_the_geobox_has_pixel_centres() -> None:
 )
 def test_zones_and_their_exceptions(place: str, lon: float, lat: float, zone: int) -> None:
     assert utm_zone(np.array(lon), np.array(lat)) == zone
-
-
-def test_the_zone_mask_cuts_at_the_meridian() -> None:
-    to_utm = Transformer.from_crs(4326, 32631, always_xy=True)
-    x, y = to_utm.transform(6.0, 48.0)
-    grid = NativeGrid(
-        granule="31UGP", epsg=32631, left=x // 10 * 10 - 500, top=y // 10 * 10, height=4, width=100
-    )
-    mask = grid.zone_mask(grid.window)
-    assert mask.shape == (4, 100)
-    assert mask[:, :48].all()
-    assert not mask[:, 53:].any()

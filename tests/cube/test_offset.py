@@ -54,6 +54,7 @@ TABLES: dict[Rule, dict] = {
     "flag-or-old": V0,
     "baseline": PLANETARY_COMPUTER,
     "declared-and-baseline": DECLARED_PER_ITEM,
+    "pixels": {},
 }
 EVERY = list(itertools.product((None, OLD, NEW), (None, 0.0, -0.1), (None, False, True)))
 
@@ -73,16 +74,6 @@ def test_the_border_is_at_04_00(rule: Rule) -> None:
             as_new = decide(rule, Facts(after, offset, flag)).subtract
             assert as_old == decide(rule, Facts(OLD, offset, flag)).subtract
             assert as_new == decide(rule, Facts(NEW, offset, flag)).subtract
-
-
-@given(
-    rule=st.sampled_from(list(TABLES)),
-    baseline=st.sampled_from([None, OLD, "04.00", NEW]),
-    offset=st.floats(-2, 2).filter(lambda value: min(abs(value), abs(value + 0.1)) > 1e-6),
-    flag=st.sampled_from([None, False, True]),
-)
-def test_an_offset_that_esa_never_used_stops(rule, baseline, offset, flag) -> None:
-    assert decide(rule, Facts(baseline, offset, flag)).subtract is None
 
 
 @given(rule=st.sampled_from(list(TABLES)), facts=st.sampled_from(EVERY))

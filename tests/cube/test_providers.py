@@ -13,6 +13,7 @@ from cube.providers import PROVIDERS, detect, get_provider
 from cube.recipe import BANDS
 
 COG = "https://sentinel-cogs.s3.us-west-2.amazonaws.com/sentinel-s2-l2a-cogs/31/T/B04.tif"
+EODATA = "s3://eodata/Sentinel-2/MSI/L2A/2024/B04_10m.jp2"
 AZURE = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/31/U/B04_10m.tif"
 
 HOSTILE = [
@@ -45,6 +46,11 @@ HOSTILE = [
     "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a\n.tif",
     "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a\x00.tif",
     "s3://sentinel-cogs/a.tif",
+    "s3://eodata.evil.org/a.jp2",
+    "s3://user@eodata/a.jp2",
+    "s3://eodata/a.jp2?header_file=/etc/passwd",
+    "s3://eodata/a.jp2?X-Amz-Signature=abc",
+    "/vsis3/eodata/a.jp2",
     "zip+https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.zip!a.tif",
     "//sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif",
     "GTIFF_RAW:/tmp/secret.tif",
@@ -89,6 +95,14 @@ def test_each_catalogue_opens_its_own_hosts_only() -> None:
     for name, href in (("earth-search", AZURE), ("planetary-computer", COG)):
         with pytest.raises(SceneError, match="not allowed"):
             PROVIDERS[name].check_href(href)
+
+
+def test_a_bucket_is_opened_by_its_own_catalogue_only() -> None:
+    for href in (EODATA, "https://zipper.dataspace.copernicus.eu/odata/v1/Products(1)/$value"):
+        assert PROVIDERS["cdse"].resolve(href) == href
+        for name in PROVIDERS.keys() - {"cdse"}:
+            with pytest.raises(SceneError, match="not allowed"):
+                PROVIDERS[name].resolve(href)
 
 
 def test_files_below_the_items_file_are_made_absolute(tmp_path: Path) -> None:
@@ -143,6 +157,18 @@ def test_no_text_at_all_reaches_outside(href: str) -> None:
     assert "\x00" not in resolved
 
 
+def test_a_provider_of_ones_own_needs_no_file_to_be_read_from() -> None:
+    provider = get_provider("our-archive@https://files.example.org,http://10.0.0.1:8000")
+    for href in ("https://files.example.org/a.tif", "http://10.0.0.1:8000/a.tif"):
+        provider.check_href(href)
+        assert provider.sign(href) == href
+        assert provider.may_be_private(href)
+    for href in ("http://files.example.org/a.tif", "https://files.example.org:81/a.tif", COG):
+        assert not provider.may_be_private(href)
+        with pytest.raises(SceneError, match="not allowed for our-archive"):
+            provider.check_href(href)
+
+
 def test_an_unknown_name_says_what_was_meant() -> None:
     with pytest.raises(SearchError, match="did you mean 'earth-search'"):
         get_provider("earthsearch")
@@ -172,6 +198,9 @@ def test_conventions_are_told_apart_by_facts() -> None:
     )
     long_id = "S2B_MSIL2A_20180804T105022_R051_T31UES_20180804T105022"
     assert detect(_item(["SCL"], id=long_id)).style == "planetary-computer"
+    assert detect(_item(["B02_10m", "SCL_20m"])).style == "cdse"
+    old = _item(["scl"], collection="sentinel-2-pre-c1-l2a")
+    assert detect(old).style == "earth-search-pre-c1"
 
 
 @pytest.mark.parametrize(

@@ -111,3 +111,36 @@ def test_baseline_0400_gives_exactly_the_cube_of_the_originals(real_data):
     ]
     xr.testing.assert_identical(cubes[0], cubes[1])
     xr.testing.assert_identical(cubes[0], cubes[2])
+
+
+def test_a_year_of_dated_observations_has_the_medians_of_its_months(real_data):
+    folder = real_data / "archive" / "beziers-2018"
+    recipe = cube.Recipe(bands=("red", "nir"), start="2018-01", end="2018-12", fill="none")
+    monthly = build(folder, recipe)
+    fields = recipe.model_dump() | {"composite": "series"}
+    series = build(folder, cube.Recipe(**fields))
+    assert series.sizes["time"] == len({str(time)[:10] for time in series.time.values})
+    assert set(np.unique(series.observations)) == {0, 1}
+    clear = series.reflectance.astype("float64").where(series.observations > 0)
+    plain = clear.resample(time="MS").median().reindex(time=monthly.time)
+    assert np.array_equal(np.floor(plain.fillna(-0.5) + 0.5), monthly.reflectance)
+    counts = series.observations.resample(time="MS").sum().reindex(time=monthly.time)
+    assert np.array_equal(counts.fillna(0), monthly.observations)
+
+
+def test_three_dekads_hold_the_observations_of_their_month(real_data):
+    folder = real_data / "archive" / "beziers-2018"
+    recipe = cube.Recipe(bands=("red", "nir"), start="2018-05", end="2018-08", fill="none")
+    monthly = build(folder, recipe)
+    dekads = build(folder, cube.Recipe(**recipe.model_dump() | {"period": "dekad"}))
+    assert dekads.sizes["time"] == 12
+    compared = 0
+    for n in range(4):
+        three = dekads.isel(time=slice(3 * n, 3 * n + 3))
+        assert np.array_equal(three.observations.sum("time"), monthly.observations[n])
+        # Where one dekad saw all that the month saw, it is the month.
+        alone = (three.observations > 0).sum("time").values == 1
+        compared += int(alone.sum())
+        highest = three.reflectance.values.max(0)
+        assert np.array_equal(highest[:, alone], monthly.reflectance.values[n][:, alone])
+    assert compared > 50_000

@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from cube.duplicates import drop_duplicates
-from cube.errors import AreaError, SceneError, SearchError
+from cube.errors import AreaError, SearchError
 from cube.items import read_item
 from cube.providers import detect, get_provider
 from cube.recipe import Recipe
@@ -63,6 +63,19 @@ def test_area_and_period_are_asked_of_the_server() -> None:
     assert {scene.id for scene in scenes} == {here["id"], first["id"], last["id"]}
     assert asked["datetime"] == "2018-01-01T00:00:00Z/2018-12-31T23:59:59Z"
     assert shapely.geometry.shape(asked["intersects"]).equals(shapely.box(*AREA))
+
+
+def test_an_area_of_many_corners_across_the_antimeridian_is_asked_for_by_two_hulls() -> None:
+    island = shapely.Point(180.0, -17.0).buffer(0.5, quad_segs=300)
+    with stac_api([earth_search()]) as server:
+        with pytest.raises(SearchError):
+            search(island, _recipe(), server.url)
+        asked = shapely.geometry.shape(server.requests[0]["intersects"])
+    assert len(asked.geoms) == 2
+    assert shapely.get_num_coordinates(asked) < 600
+    assert not asked.intersects(shapely.box(-179, -90, 179, 90))
+    assert asked.covers(shapely.Point(179.6, -17.0))
+    assert asked.covers(shapely.Point(-179.6, -17.0))
 
 
 def test_an_area_of_many_corners_is_asked_for_by_its_hull() -> None:
@@ -169,39 +182,20 @@ def test_when_no_item_can_be_used_the_reasons_are_told(tmp_path: Path) -> None:
         search(AREA, _recipe(), _items_file(tmp_path, [item]))
 
 
-def _undecided(count: int) -> list[dict]:
-    return [earth_search(day=day, baseline="04.00", offset=-0.1) for day in _days(count)]
-
-
-def test_undecided_offsets_stop_with_five_ids_and_the_remedy(tmp_path: Path) -> None:
-    items = _undecided(7)
-    with pytest.raises(SceneError) as caught:
-        search(AREA, _recipe(), _items_file(tmp_path, [*items, earth_search()]))
-    text = str(caught.value)
-    assert [item["id"] in text for item in items] == [True] * 5 + [False] * 2
-    assert "2 more" in text
-    assert "offsets=" in text
-
-
-def test_an_offset_can_be_stated_by_hand_or_the_item_left_out(tmp_path: Path) -> None:
-    items = _undecided(3)
-    names = [item["id"] for item in items]
+def test_undecided_items_are_scenes_that_say_why(tmp_path: Path) -> None:
+    items = [earth_search(day=day, baseline="04.00", offset=-0.1) for day in _days(2)]
+    decided = earth_search()
     scenes = search(
-        AREA,
-        _recipe(),
-        _items_file(tmp_path, items),
-        exclude=[names[0]],
-        offsets={names[1]: 0, names[2]: 1000},
+        AREA, _recipe(), _items_file(tmp_path, [*items, decided]), exclude=[items[0]["id"]]
     )
-    assert [(scene.id, scene.subtract) for scene in scenes] == [(names[1], 0), (names[2], 1000)]
-    assert [(item.id, item.reason) for item in scenes.removed] == [(names[0], "excluded")]
-
-
-@pytest.mark.parametrize("value", [1, -1000, 999, True, "1000", None])
-def test_an_offset_by_hand_is_0_or_1000(tmp_path: Path, value: object) -> None:
-    items = _undecided(1)
-    with pytest.raises(SceneError, match="neither 0 nor 1000"):
-        search(AREA, _recipe(), _items_file(tmp_path, items), offsets={items[0]["id"]: value})
+    assert [(s.id, s.subtract, s.decided) for s in scenes] == [
+        (items[1]["id"], None, None),
+        (decided["id"], 0, "metadata"),
+    ]
+    why = "baseline 04.00, declared offset -0.1, boa_offset_applied False: the flag is known to be"
+    assert scenes.scenes[0].why.startswith(why)
+    assert [(item.id, item.reason) for item in scenes.removed] == [(items[0]["id"], "excluded")]
+    assert Scenes.load(scenes.save(tmp_path / "scenes.json")) == scenes
 
 
 def test_an_undecided_item_that_was_replaced_stops_nothing(tmp_path: Path) -> None:
@@ -304,7 +298,7 @@ def test_an_unknown_provider_is_named(provider: str, message: str) -> None:
 def test_a_bad_area_stops_before_anything_is_asked() -> None:
     with stac_api([earth_search()]) as server:
         with pytest.raises(AreaError):
-            search((178, -10, -178, -8), _recipe(), server.url)
+            search((3.4, 43.6, 3.3, 43.7), _recipe(), server.url)
         assert server.requests == []
 
 
@@ -338,7 +332,7 @@ def test_the_real_archives(real_data: Path, name: str, tmp_path: Path) -> None:
             provider.check_href(href)
             assert Path(href).is_file()
     assert Scenes.load(scenes.save(tmp_path / "scenes.json")) == scenes
-    months = pd.Series([scene.month for scene in scenes]).dt.strftime("%Y-%m").value_counts()
+    months = pd.Series([scene.datetime[:7] for scene in scenes]).value_counts()
     reference = pd.read_csv(real_data / "archive" / name.removesuffix("-baseline0400") / MONTHLY)
     expected = dict(zip(reference["month"], reference["items"], strict=True))
     if subtract == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import cube
 from cube import store
 from cube.grid import NativeGrid, Window
 from cube.planning import plan
+from cube.tally import Tally
 from tests.archive import GRID, write_archive
 from tests.cube.test_build import DATES, YEAR, neighbours, whole
 
@@ -113,6 +115,58 @@ def test_a_flipped_byte_is_found(made, tmp_path):
     content[len(content) // 2] ^= 1
     shard.write_bytes(bytes(content))
     assert store.verify(path) == ["31TEJ-0-1: the shard of observations was changed"]
+    with pytest.raises(cube.StoreError, match=f"31TEJ-0-1: observations is damaged.*{shard}"):
+        store.read_window(path, "31TEJ", Window(row=0, col=1024, height=1024, width=76))
+    shard.unlink()
+    store.write(made, path)
+    assert store.verify(path) == []
+
+
+def test_a_full_disk_leaves_no_marker_and_the_next_run_completes(made, written, tmp_path):
+    path = tmp_path / "full.zarr"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system refuses to let any file grow beyond this, as a full disk would.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(
+            cube.StoreError, match=r"tile 31TEJ-\d-\d: cannot be written \(File too"
+        ):
+            store.write(made, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not store.tiles(path)
+    assert not list(path.rglob("*.partial"))
+    assert bytes_of(store.write(made, path)) == bytes_of(written)
+
+
+def test_a_granule_whose_name_is_a_path_is_refused(made, tmp_path):
+    grid = made.grids[0]
+    outside = grid.grid.model_copy(update={"granule": "../31TEJ"})
+    odd = made.model_copy(update={"grids": (grid.model_copy(update={"grid": outside}),)})
+    with pytest.raises(cube.StoreError, match=r"granule '../31TEJ' cannot name a folder"):
+        store.write(odd, tmp_path / "a" / "b.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_build_counted_is_kept_with_each_tile(made, written):
+    found = store.tallies(written)
+    assert [one.tile for one in found] == ["31TEJ-0-0", "31TEJ-0-1", "31TEJ-1-0", "31TEJ-1-1"]
+    assert {one.period for one in found} == {"2023-01_2023-05"}
+    grid = made.grids[0]
+    built = [cube.build_tile(grid, tile).attrs["tally"] for tile in grid.tiles]
+    assert [one.counts for one in found] == [Tally.model_validate_json(text) for text in built]
+
+
+def test_a_dated_series_keeps_its_instants(tmp_path):
+    archive = write_archive(tmp_path / "archive", DATES)
+    recipe = cube.Recipe(bands=("blue", "nir"), composite="series", fill="none", **YEAR)
+    made = plan(whole(GRID), archive.scenes, recipe)
+    path = store.write(made, tmp_path / "series.zarr")
+    plain = xr.open_zarr(path / "31TEJ", consolidated=False)
+    assert list(plain.time.values) == [np.datetime64(f"{date}T10:43:29", "ns") for date in DATES]
+    xr.testing.assert_identical(
+        store.open(path).compute(), cube.build(made).compute(scheduler="threads")
+    )
 
 
 def test_another_plan_or_another_folder_is_refused(made, written, tmp_path):
@@ -121,7 +175,9 @@ def test_another_plan_or_another_folder_is_refused(made, written, tmp_path):
         cube.Scenes(source="x", scenes=made.grids[0].scenes),
         RECIPE.model_copy(update={"fill": "none"}),
     )
-    with pytest.raises(cube.StoreError, match="another recipe"):
+    with pytest.raises(
+        cube.StoreError, match=r"another recipe \(fill neighbour-mean instead of none\)"
+    ):
         store.write(other, written)
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(cube.StoreError, match="not a cropcube store"):

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import rasterio
 
+from cube.planning import load_plan
+from cube.recipe import Mask, Recipe
+from cube.scenes import Scenes
 from cube.simulate import demo_settings, simulate
 from deploy.cli import main
+from tests.archive import GRID, write_archive
+from tests.cube.stac_items import BBOX_UES, planetary_computer
+from tests.cube.test_build import whole
+from tests.stac_api import stac_api
 
-COMMANDS = ["run", "simulate", "search", "plan", "build", "label", "train", "boost"]
-COMMANDS += ["evaluate", "predict"]
+COMMANDS = ["run", "simulate", "search", "plan", "build", "quality", "label", "train", "boost"]
+COMMANDS += ["evaluate", "predict", "models"]
 
 
 class Done(NamedTuple):
@@ -65,7 +73,7 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(cropcube, tmp_path):
         (("search", "--area", box, *period, "--bands", "bleu"), "did you mean 'blue'?"),
         (("search", "--area", "nowhere.geojson", *period), "nowhere.geojson"),
         (("search", "--area", box, *period, "--provider", "earth-serch"), "earth-search"),
-        (("search", "--area", box, "--start", "2023-01-28", *period[2:]), "not a whole month"),
+        (("search", "--area", box, "--start", "2023-01-28", *period[2:]), "no whole month starts"),
         (("build", tmp_path / "no-plan.json", "--out", tmp_path / "c.zarr"), "not readable"),
         (("run", tmp_path / "no-study.yaml"), "not readable"),
         (("predict", "--model", tmp_path, "--area", box, "--out", tmp_path), "model.json"),
@@ -102,6 +110,12 @@ def test_the_main_job_from_files(cropcube, archive, tmp_path, monkeypatch):
     )
     built = step("build", "plan.json", "--out", "zones.zarr")
     assert built["tiles"] == planned["tiles"]
+    assert list(built["masked"]) == [f"2023-{month:02d}-01" for month in range(1, 13)]
+    assert built["missing"] == []
+    seen = step("quality", "zones.zarr", "--out", "quality")
+    assert [row["time"] for row in seen["periods"]] == [f"2023-{m:02d}-01" for m in range(1, 13)]
+    assert all(Path(file).stat().st_size > 0 for file in seen["files"])
+    assert cropcube("quality", "zones.zarr", "--out", "quality").stdout.count("Jan 2023") == 1
     labelled = step(
         *("label", "--store", "zones.zarr", "--parcels", archive.parcels, "--zones", zones),
         *("--erosion", 5, "--out", "labels.zarr"),
@@ -123,6 +137,93 @@ def test_the_main_job_from_files(cropcube, archive, tmp_path, monkeypatch):
         assert classes.crs.is_projected
     hectares = gpd.read_file(archive.new_area).to_crs(2154).area.sum() / 1e4
     assert sum(mapped["hectares"].values()) == pytest.approx(hectares, rel=0.03)
+
+
+def test_every_rule_of_a_recipe_is_an_option(cropcube, archive, tmp_path):
+    scenes, plan = tmp_path / "scenes.json", tmp_path / "plan.json"
+    where = ("--area", archive.new_area, "--start", "2023-01-02", "--end", "2023-03-26")
+    where += ("--period", "W-MON", "--bands", "red,nir")
+    done = cropcube("search", *where, "--provider", archive.items, "--out", scenes)
+    assert done.code == 0, done.stderr
+    stated = Scenes.load(scenes).scenes[0]
+    rules = ("--composite", "percentile", "--percentile", 25, "--fill", "linear")
+    rules += ("--mask-dilate", 60, "--mask-erode", 20, "--scenes", scenes, "--out", plan)
+    done = cropcube("plan", *where, *rules, "--offset", f"{stated.id}=1000")
+    assert done.code == 0, done.stderr
+    made = load_plan(plan)
+    assert made.recipe == Recipe(
+        bands=("red", "nir"),
+        start="2023-01-02",
+        end="2023-03-26",
+        period="W-MON",
+        composite="percentile",
+        percentile=25,
+        fill="linear",
+        mask=Mask(dilate=60, erode=20),
+    )
+    by_hand = {s.id: s.subtract for g in made.grids for s in g.scenes if s.decided == "hand"}
+    assert by_hand == {stated.id: 1000}
+    for offset, part in (
+        (f"{stated.id}=7", "neither 0 nor 1000"),
+        ("S2X=0", "no scene 'S2X'"),
+        (stated.id, f"--offset {stated.id}: write the item's id"),
+    ):
+        assert_one_sentence(cropcube("plan", *where, *rules, "--offset", offset), part)
+
+
+def test_a_build_tells_what_it_masked_and_what_it_could_not_read(cropcube, tmp_path):
+    archive = write_archive(tmp_path, ["2023-01-05", "2023-01-15", "2023-02-05"])
+    archive.scenes.save(tmp_path / "scenes.json")
+    box = ",".join(map(str, whole(GRID)))
+    options = ("--start", "2023-01", "--end", "2023-03", "--bands", "blue,nir")
+    options += ("--area", box, "--scenes", tmp_path / "scenes.json")
+    done = cropcube("plan", *options, "--out", tmp_path / "plan.json")
+    assert done.code == 0, done.stderr
+    lost = archive.scenes.scenes[1]
+    Path(lost.hrefs["scl"]).unlink()
+    build = ("build", tmp_path / "plan.json", "--out", tmp_path / "cube.zarr")
+    assert_one_sentence(cropcube(*build), lost.id)
+    build += ("--max-missing", 0.4)
+    told = json.loads(cropcube(*build, "--json").stdout)
+    assert told["missing"] == [f"{lost.id}, scl: missing"]
+    assert told["underflow"] == {}
+    scl = archive.scl.values[[0, 2], ::2, ::2]
+    masked = 1 - np.isin(scl, (4, 5, 6, 7)).sum((1, 2)) / (scl != 0).sum((1, 2))
+    assert list(told["masked"]) == ["2023-01-01", "2023-02-01", "2023-03-01"]
+    assert list(told["masked"].values())[:2] == pytest.approx(masked, abs=1e-4)
+    assert told["masked"]["2023-03-01"] is None
+    done = cropcube(*build)
+    assert f"2023-02-01  {masked[1]:.0%}\n2023-03-01  nothing seen" in done.stdout
+    assert f"not read: {lost.id}, scl: missing" in done.stderr
+
+
+def test_a_catalogue_of_ones_own_is_searched(cropcube, tmp_path):
+    item = planetary_computer(baseline="05.11")
+    for key, asset in item["assets"].items():
+        asset["href"] = f"https://files.example.org/{key}.tif"
+    example = Path(__file__).parents[2] / "studies" / "provider-example.yaml"
+    search = ("search", "--provider", tmp_path / "mine.yaml", "--out", tmp_path / "scenes.json")
+    search += ("--area", ",".join(map(str, BBOX_UES)), "--start", "2019-01", "--end", "2019-12")
+    with stac_api([item]) as server:
+        text = example.read_text().replace("https://stac.example.org/v1", server.url)
+        text = text.replace("_10m", "").replace("_20m", "")
+        (tmp_path / "mine.yaml").write_text(text)
+        done = cropcube(*search, "--json")
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["scenes"] == 1
+    assert "provider-example.yaml" in cropcube("search", "--help").stdout
+    (tmp_path / "mine.yaml").write_text(text.replace("hosts:", "host:"))
+    assert_one_sentence(cropcube(*search), "unknown key 'host'; did you mean 'hosts'?")
+
+
+def test_models_lists_every_network_with_its_cost(cropcube):
+    size = ("--bands", 4, "--classes", 12, "--dates", 2)
+    done = cropcube("models", *size, "--json")
+    told = {(one["name"], one["preset"]): one for one in json.loads(done.stdout)["models"]}
+    # 489,728 + 33 K of the U-Net and 22,144 of the temporal part, as published.
+    assert told["hybrid", "lite"]["cost"]["parameters"] == 489_728 + 33 * 12 + 22_144
+    assert told["garnot-cnn", "default"]["cost"]["time_share"] == 0
+    assert all(one["source"] and one["cost"]["mflop_per_pixel"] > 0 for one in told.values())
 
 
 def test_progress_and_results_do_not_mix(cropcube, archive, tmp_path):

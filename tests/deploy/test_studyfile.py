@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cube.errors import StudyError
+from cube.providerfile import read_provider
+from cube.recipe import Mask
 from deploy.studyfile import read_study, resolve
 
 STUDIES = Path(__file__).parent.parent.parent / "studies"
@@ -29,9 +31,15 @@ def read(tmp_path, text):
     return read_study(path)
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_studies_are_valid(path):
-    assert read_study(path).name == path.stem
+@pytest.mark.parametrize("name", ["demo", "france-2023"])
+def test_shipped_studies_are_valid(name):
+    assert read_study(STUDIES / f"{name}.yaml").name == name
+
+
+def test_the_shipped_provider_file_is_valid():
+    provider = read_provider(STUDIES / "provider-example.yaml")
+    assert {"blue", "green", "red", "nir", "scl"} <= provider.assets.keys()
+    provider.check_href("https://files.example.org/scene/B02.tif")
 
 
 def test_a_good_file(tmp_path):
@@ -40,13 +48,43 @@ def test_a_good_file(tmp_path):
     assert study.network.preset == "lite"
 
 
+def test_a_study_may_use_every_rule_of_a_recipe(tmp_path):
+    rules = """\
+  start: 2023-01-02
+  end: 2023-12-31
+  period: W-MON
+  composite: percentile
+  percentile: 25
+  mask: {keep: [4, 5], erode: 20, dilate: 100}
+  fill: linear
+"""
+    study = read(tmp_path, GOOD.replace("  start: 2023-01\n  end: 2023-12\n", rules))
+    recipe = study.recipe
+    assert (recipe.period, len(recipe.periods), recipe.start) == ("W-MON", 52, "2023-01-02")
+    assert (recipe.composite, recipe.percentile, recipe.fill) == ("percentile", 25, "linear")
+    assert recipe.mask == Mask(keep=(4, 5), erode=20, dilate=100)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("file: zones", "fil: zones"), r"line 7: unknown key 'zones.fil'; did you mean 'file'\?"),
         (("name: small", "nam: small"), r"line 1: unknown key 'nam'; did you mean 'name'\?"),
-        (("[blue, nir]", "[blue, near]"), "line 2: recipe: .*unknown band 'near'"),
-        (("end: 2023-12", "end: 2023-13"), "'2023-13' is not a month"),
+        (("[blue, nir]", "[blue, near]"), r"line 3: recipe\.bands: unknown band 'near'\."),
+        (("end: 2023-12", "perod: QS"), r"line 5: unknown key 'recipe.perod'; .*'period'\?"),
+        (("end: 2023-12", "end: 2023-12\n  period: ME"), "line 6: recipe.period: 'ME' does not"),
+        (
+            ("end: 2023-12", "end: 2023-12\n  mask:\n    dilate: 5"),
+            "line 7: recipe.mask.dilate: 5 m is neither",
+        ),
+        (("end: 2023-12", "end: 2023-12\n  percentile: 5"), "line 2: recipe: `percentile` goes"),
+        (("end: 2023-12", "end: 2023-12\n  composite: medain"), "line 6: recipe.composite: "),
+        (
+            ("end: 2023-12", "end: 2023-12\n  composite: series\n  fill: none"),
+            "line 2: recipe: models take one value per period",
+        ),
+        (("end: 2023-12", "end: 2023-12-30"), "line 2: recipe: "),
+        (("end: 2023-12", "end: 2023-13"), "line 5: recipe.end: '2023-13' is not in the calendar"),
         (("  file: zones.gpkg", "  file: a\n  area: b"), "line 6: .*exactly one of file"),
         (("labels:", "network: {epochs: 0}\nlabels:"), "line 8: network.epochs: .*greater than"),
         (("name: small", "name: ../../evil"), "line 1: name: .*use letters"),

@@ -106,6 +106,8 @@ def _scene(
     return Scene(
         id=name,
         datetime=f"2023-{month + 4:02d}-10T10:43:29Z",
+        satellite="A",
+        acquisition=name,
         grid=grid,
         hrefs=hrefs,
         subtract=0,

@@ -89,7 +89,7 @@ class Seasons(pl.LightningDataModule):
 
     bands = property(lambda self: self.recipe.bands)
     n_classes = property(lambda self: self.legend.n_classes)
-    months = property(lambda self: len(self.recipe.months))
+    months = property(lambda self: len(self.recipe.periods))
 
     def sample(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         label = labels_of(self.size, seed)
@@ -113,7 +113,7 @@ class Seasons(pl.LightningDataModule):
         return {
             "x": torch.from_numpy(np.stack([x for x, _ in applied])),
             "valid": torch.from_numpy(np.stack([valid for _, valid in applied])),
-            "doy": torch.from_numpy(np.stack([days_of_year(self.recipe.months)] * len(seeds))),
+            "doy": torch.from_numpy(np.stack([days_of_year(self.recipe.periods)] * len(seeds))),
             "y": y,
             "parcel": torch.zeros_like(y, dtype=torch.int32),
             "zone": torch.ones_like(y, dtype=torch.int32),

@@ -293,11 +293,10 @@ def test_dropout_drops_neighbours_independently() -> None:
 
 
 def test_registry_describes_and_suggests() -> None:
-    assert networks.names() == ["hybrid"]
+    assert networks.presets("hybrid") == ["lite", "reference"]
+    assert networks.describe("hybrid", "reference").cost.parameters == 13_455_859
     described = networks.describe("hybrid")
-    assert described["presets"]["reference"]["parameters"] == 13_455_859
-    assert described["presets"]["lite"]["stride"] == 4
-    assert described["options"]["k"] == 5
+    assert (described.preset, described.stride, described.options["k"]) == ("lite", 4, 5)
     assert networks.options("hybrid", preset="reference", k=3)["widths"] == "reference"
     with pytest.raises(ArtefactError, match="did you mean 'hybrid'"):
         networks.options("hybird")

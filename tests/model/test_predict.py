@@ -15,7 +15,7 @@ import shapely
 from distributed import Client, LocalCluster
 
 import cube.store
-from cube.errors import ArtefactError
+from cube.errors import ArtefactError, RecipeError
 from cube.grid import Window
 from cube.planning import plan
 from cube.recipe import Recipe
@@ -219,19 +219,34 @@ def test_another_recipe_is_refused(study: Study, boosted: Path, tmp_path: Path) 
         predict_store(boosted, store, tmp_path / "maps")
 
 
+def test_a_dated_series_is_refused(study: Study, tmp_path: Path) -> None:
+    series = RECIPE.model_copy(update={"composite": "series", "fill": "none"})
+    model = artefact.save(
+        tmp_path / "model",
+        kind="xgboost",
+        architecture="xgboost",
+        options={},
+        recipe=series,
+        legend=study.legend,
+        normalisation=Normalisation((900,) * 4, (600,) * 4),
+        metrics={},
+        weights_writer=lambda path: Path(path).touch(),
+    )
+    with pytest.raises(RecipeError, match="another composite than 'series'"):
+        predict(model, study.plan.area, tmp_path / "maps", provider="nowhere.json")
+
+
 def test_drift_is_measured_and_told(
     study: Study, boosted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calm = predict_store(boosted, study.store, tmp_path / "calm")
     assert [row["band"] for row in calm.drift] == list(RECIPE.bands)
     assert not any(row["drifted"] for row in calm.drift)
-    # The same land with an offset of 1000 that nobody subtracted.
+    # The same land with an offset of 1000 that nobody subtracted: by hand, or the build would notice.
+    by_hand = {"subtract": 0, "decided": "hand", "provider": f"earth-search@{tmp_path.resolve()}"}
     scenes = tuple(
-        scene.model_copy(update={"subtract": 0, "hrefs": _brighter(scene.hrefs, tmp_path)})
+        scene.model_copy(update={**by_hand, "hrefs": _brighter(scene.hrefs, tmp_path)})
         for scene in study.plan.grids[0].scenes
-    )
-    scenes = tuple(
-        s.model_copy(update={"provider": f"earth-search@{tmp_path.resolve()}"}) for s in scenes
     )
     made = plan(study.plan.area, Scenes(source="test", scenes=scenes), RECIPE)
     store = cube.store.write(made, tmp_path / "bright.zarr")

@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 from torch.utils.data import DataLoader
 
 from cube.build import build_tile
-from cube.errors import ClusterLostError, ReadError
+from cube.errors import ClusterLostError, ReadError, RecipeError
 from cube.planning import GridPlan, Tile
 from model.samples import Normalisation
 from model.splits import Split, split_zones
@@ -175,6 +175,10 @@ def test_loader_processes_are_refused(farm, client):
     live = LiveTiles(farm.plan, farm.labels, client, split_zones(farm.labels), normalisation=FIXED)
     with pytest.raises(ValueError, match="at least one tile"):
         LiveTiles(farm.plan, farm.labels, client, split_zones(farm.labels), prefetch=0)
+    recipe = farm.plan.recipe.model_copy(update={"composite": "series", "fill": "none"})
+    series = farm.plan.model_copy(update={"recipe": recipe})
+    with pytest.raises(RecipeError, match="another composite than 'series'"):
+        LiveTiles(series, farm.labels, client, split_zones(farm.labels))
     assert len(live) > 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cube import store
-from cube.errors import LabelError, SplitError, StoreError
+from cube.errors import LabelError, RecipeError, SplitError, StoreError
 from cube.grid import Window
 from model.labels import LabelStore, write_labels
 from model.legend import IGNORE, load_legend
@@ -345,7 +345,7 @@ def test_cut_is_a_padded_slice(row, col, height, width):
 
 def test_days_of_year_of_a_leap_year():
     recipe = RECIPE.model_copy(update={"start": "2023-12", "end": "2024-03"})
-    assert days_of_year(recipe.months).tolist() == [349, 15, 46, 75]
+    assert days_of_year(recipe.periods).tolist() == [349, 15, 46, 75]
 
 
 def test_mistakes_are_named(farm, tmp_path):
@@ -368,3 +368,9 @@ def test_mistakes_are_named(farm, tmp_path):
     store.create(farm.plan, tmp_path / "empty.zarr")
     with pytest.raises(StoreError, match="0 of 4 tiles are built"):
         TileData(tmp_path / "empty.zarr", farm.labels, None, split)
+    recipe = RECIPE.model_copy(update={"composite": "series", "fill": "none"})
+    grids = tuple(grid.model_copy(update={"recipe": recipe}) for grid in farm.plan.grids)
+    series = farm.plan.model_copy(update={"recipe": recipe, "grids": grids})
+    store.create(series, tmp_path / "series.zarr")
+    with pytest.raises(RecipeError, match="another composite than 'series'"):
+        TileData(tmp_path / "series.zarr", farm.labels, None, split)
