@@ -9,6 +9,9 @@ RUN := $(VENV)/bin
 # pip knows extra places of packages by itself; uv has to be told.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
+# Two at a time, a file to each; the arithmetic of one must not take the other's core.
+TEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile
+
 .PHONY: demo test test-all check bench clean
 .DEFAULT_GOAL := demo
 
@@ -16,10 +19,10 @@ demo: $(VENV)/.installed
 	$(RUN)/cropcube run studies/demo.yaml --out demo
 
 test: $(VENV)/.installed-dev
-	$(RUN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test-all: $(VENV)/.installed-dev
-	$(RUN)/python -m pytest
+	$(TEST)
 
 check: $(VENV)/.installed-dev
 	$(RUN)/ruff check .

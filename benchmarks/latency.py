@@ -108,7 +108,8 @@ def main() -> None:
             f"{name:<12} {row['wall']:7.1f} s wall {row['cpu']:6.1f} s CPU"
             for name, row in rows.items()
         ),
-        f"latency ÷ concurrency: {requests} requests × {DELAY} s ÷ {READS_IN_FLIGHT} = {floor:.1f} s",
+        f"latency ÷ concurrency: {requests} requests × {DELAY} s ÷ {READS_IN_FLIGHT} "
+        f"= {floor:.1f} s",
         *(f"{name:<22} {ratio:5.2f} × the wall time" for name, ratio in ratios.items()),
     ]
     show({"paths": rows, "ratios": ratios, "floor": floor}, lines)

@@ -71,8 +71,9 @@ def main() -> None:
             rows[block] = alone("misaligned", "count", folder)
     ratios = {block: row["decoded"] / row["touched"] for block, row in rows.items()}
     lines = [
-        f"blocks of {block}: {row['decoded'] / 2**20:.0f} MiB decoded, {row['touched'] / 2**20:.0f} "
-        f"MiB in the blocks touched: {ratios[block]:.3f} ×; {row['twice']} blocks twice"
+        f"blocks of {block}: {row['decoded'] / 2**20:.0f} MiB decoded, "
+        f"{row['touched'] / 2**20:.0f} MiB in the blocks touched: {ratios[block]:.3f} ×; "
+        f"{row['twice']} blocks twice"
         for block, row in rows.items()
     ]
     show({"paths": rows, "ratios": ratios}, lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ import xarray as xr
 import zarr
 
 from cube.errors import StoreError
-from cube.grid import TILE, Window, cell
-from cube.markers import shard, tile_name
+from cube.grid import TILE, Window, cell, cells
+from cube.markers import require_done, shard, tile_name
 from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
 from cube.shards import COMPRESSORS, INNER, write_shard
@@ -65,35 +67,58 @@ def write_shards(root: Path, plan: GridPlan, tile: Tile, cube: xr.Dataset) -> di
     }
 
 
-def blank(root: Path, plan: GridPlan, window: Window) -> dict[str, np.ndarray]:
-    """Return zeros of the shape of a window, for each variable of a store's arrays."""
-    arrays = {name: _array(root, plan, name) for name in VARIABLES}
-    return {
-        name: np.zeros((*array.shape[:-2], window.height, window.width), array.dtype)
-        for name, array in arrays.items()
-    }
+def read_window(root: Path, plan: GridPlan, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Read a window of a plan's grid; it may reach over tiles and beyond the grid.
 
+    Parameters
+    ----------
+    root : Path
+        Folder of the plan's arrays.
+    plan : GridPlan
+        What the arrays hold.
+    window : Window
+        Pixels of the grid.
 
-def read_part(root: Path, plan: GridPlan, tile: Tile, part: Window) -> dict[str, np.ndarray]:
-    """Read pixels of one finished tile; `part` is a window of the granule's grid.
+    Returns
+    -------
+    reflectance : ndarray of uint16 [time, band, y, x]
+    observations : ndarray of uint8 [time, y, x]
+        Pixels that no tile of the plan holds are 0.
 
     Raises
     ------
     StoreError
-        If a shard is damaged.
+        If a tile of the plan that the window needs is not done or is damaged.
     """
-    found = {}
-    for name in VARIABLES:
-        array = _array(root, plan, name)
-        try:
-            found[name] = np.asarray(array[(..., *part.yx)])
-        # What codecs raise: CRC-32C and the shard index ValueError, Blosc RuntimeError.
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StoreError(
-                f"{root}, tile {tile_name(plan, tile)}: {name} is damaged ({error}); delete "
-                f"{shard(root, plan, tile, name)} and run the build again"
-            ) from error
-    return found
+    stored = {name: _array(root, plan, name) for name in VARIABLES}
+    values = {
+        name: np.zeros((*array.shape[:-2], window.height, window.width), array.dtype)
+        for name, array in stored.items()
+    }
+    planned = {(tile.row, tile.col): tile for tile in plan.tiles}
+    inner = window.intersect(plan.grid.window)
+    for place in cells(inner) if not inner.empty else ():
+        tile = planned.get(place)
+        if tile is None or (part := tile.window.intersect(inner)).empty:
+            continue
+        require_done(root, plan, tile)
+        target = (..., *part.relative_to(window).yx)
+        for name, array in stored.items():
+            with _damage_told(root, plan, tile, name):
+                values[name][target] = array[(..., *part.yx)]
+    return values["reflectance"], values["observations"]
+
+
+@contextmanager
+def _damage_told(root: Path, plan: GridPlan, tile: Tile, name: str) -> Iterator[None]:
+    try:
+        yield
+    # What codecs raise: CRC-32C and the shard's index ValueError, Blosc RuntimeError.
+    except (ValueError, RuntimeError, OSError) as error:
+        raise StoreError(
+            f"{root}, tile {tile_name(plan, tile)}: {name} is damaged ({error}); delete "
+            f"{shard(root, plan, tile, name)} and run the build again"
+        ) from error
 
 
 def _whole(values: np.ndarray, inside: Window, box: Window) -> np.ndarray:

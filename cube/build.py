@@ -28,7 +28,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from odc.geo.xr import xr_coords
 
-from cube.cores import fit_slots, slot
+from cube.cores import compute, fit_pool
 from cube.grid import Window, cell, cells
 from cube.kernels import fill_gaps_inplace, self_test
 from cube.looks import TileView
@@ -65,16 +65,15 @@ def build_tile(
         If any asset that contributes cannot be read.
     """
     self_test()
-    fit_slots()
+    fit_pool()
     window, recipe, times = tile.window, plan.recipe, plan.times
     reduce, size = reducer_of(recipe), (window.height, window.width)
     reflectance = np.zeros((len(times), len(recipe.bands), math.prod(size)), np.uint16)
     observations = np.zeros((len(times), math.prod(size)), np.uint8)
     view = TileView(plan, window, read, max_missing)
     for at in view.periods():
-        with slot():
-            out, count = reflectance[at.place], observations[at.place]
-            reduce(at.values, at.clear, at.subtract, out, count)
+        out, count = reflectance[at.place], observations[at.place]
+        compute(reduce, at.values, at.clear, at.subtract, out, count)
     days = times.to_julian_date().to_numpy().astype(np.int32)
     fill_gaps_inplace(
         reflectance.reshape(-1, len(recipe.bands) * math.prod(size)), days, recipe.fill

@@ -6,21 +6,25 @@ when the satellite passed before and after, and what is missing.
 
 What this cannot know: an orbit of which nothing at all was found in the period; whether the
 instrument was switched on (ESA's plan leaves out oceans, and in early years much land outside
-Europe); whether a pass that only grazes a granule was worth a product; and whether the files that
-were found can be read, which a build tells.
+Europe); whether a pass that only grazes a granule was worth a product. Whether files that were
+found are there is asked for on request: `unreadable` sends one small request per scene.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from cube.duplicates import SAME_PASS
+from cube.errors import ReadError
+from cube.looks import READS_IN_FLIGHT
 from cube.planning import Plan
+from cube.read import check_scene
 from cube.scenes import Removed, Scene, Scenes
 
 _REPEAT = pd.Timedelta(10, "D")
@@ -51,7 +55,21 @@ _SERVICES = (
 )
 
 
-def census(found: Plan | Scenes) -> pd.DataFrame:
+def unreadable(scenes: Iterable[Scene]) -> list[ReadError]:
+    """Read one header of every scene and return why some cannot be read."""
+
+    def fault(scene: Scene) -> ReadError | None:
+        try:
+            check_scene(scene)
+        except ReadError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
+        return [error for error in pool.map(fault, scenes) if error is not None]
+
+
+def census(found: Plan | Scenes, faults: Iterable[ReadError] | None = None) -> pd.DataFrame:
     """Count passes per granule and calendar month.
 
     Parameters
@@ -59,13 +77,16 @@ def census(found: Plan | Scenes) -> pd.DataFrame:
     found : Plan or Scenes
         Of a plan, its granules and the months of its recipe are counted; of scenes, all granules
         and the months from the first to the last scene.
+    faults : iterable of ReadError, optional
+        From `unreadable`: adds the column ``readable``.
 
     Returns
     -------
     DataFrame
         Index ``granule``, ``month`` (pandas period). Columns: ``expected``, passes of the ground
         tracks seen in the period; ``found``, passes with an item; ``kept``, passes with a scene;
-        then one column per reason in `Removed`, with the number of items.
+        ``readable``, those with a scene that can be read; then one column per reason in `Removed`,
+        with the number of items.
     """
     if isinstance(found, Plan):
         scenes = [scene for grid in found.grids for scene in grid.scenes]
@@ -85,13 +106,17 @@ def census(found: Plan | Scenes) -> pd.DataFrame:
     table["expected"] = _expected(items, months, services)
     table["found"] = items.groupby(place)["pass"].nunique()
     table["kept"] = items[items["kept"]].groupby(place)["pass"].nunique()
+    if faults is not None:
+        good = items[items["kept"] & ~items["id"].isin({fault.item for fault in faults})]
+        table["readable"] = good.groupby(place)["pass"].nunique()
     reasons = items[items["reason"] != ""].groupby([*place, "reason"]).size().unstack("reason")
     return table.join(reasons).fillna(0).astype(int)
 
 
 def census_text(table: pd.DataFrame) -> str:
-    """Return a census as a table of granules and months: passes found / expected."""
-    cells = table["found"].astype(str) + "/" + table["expected"].astype(str)
+    """Return a census as a table of granules and months: passes (readable /) found / expected."""
+    columns = [name for name in ("readable", "found", "expected") if name in table]
+    cells = table[columns].astype(str).agg("/".join, axis=1)
     return cells.unstack("month").rename_axis(index=None, columns=None).to_string()
 
 
@@ -103,13 +128,16 @@ def _months_of(scenes: Iterable[Scene]) -> pd.PeriodIndex:
 
 def _items(scenes: Iterable[Scene], removed: Iterable[Removed]) -> pd.DataFrame:
     """Return one row per item whose place and time are known, with the number of its pass."""
-    rows = [(scene.grid.granule, scene.satellite, scene.datetime, True, "") for scene in scenes]
+    rows = [
+        (scene.id, scene.grid.granule, scene.satellite, scene.datetime, True, "")
+        for scene in scenes
+    ]
     rows += [
-        (item.granule, item.satellite, item.datetime, False, item.reason)
+        (item.id, item.granule, item.satellite, item.datetime, False, item.reason)
         for item in removed
         if item.granule and item.datetime
     ]
-    items = pd.DataFrame(rows, columns=["granule", "satellite", "time", "kept", "reason"])
+    items = pd.DataFrame(rows, columns=["id", "granule", "satellite", "time", "kept", "reason"])
     times = pd.to_datetime(items["time"], utc=True, format="ISO8601")
     items["time"] = times.dt.tz_localize(None)
     items = items.sort_values(["granule", "time"], kind="stable", ignore_index=True)

@@ -1,7 +1,7 @@
 """How much of the machine one process may use at once, and memory that it keeps.
 
 Many reads are in flight to hide a network's latency, but decoding and the kernels are computing:
-they take one slot each, and a process has as many slots as Dask gave it threads.
+they run in a pool with as many threads as Dask gave the process.
 
 Memory is kept because the system clears every page that it hands out: asking anew for each block
 and month costs more time than the median.
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import LifoQueue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import dask
 import numpy as np
 from dask.system import CPU_COUNT
+
+T = TypeVar("T")
 
 
 class Scratch:
@@ -44,35 +46,30 @@ def scratch(name: str) -> Scratch:
     return found
 
 
-class _Slots:
+class _Pool:
     def __init__(self, count: int) -> None:
         self.count = count
-        # Last in, first out: the memory used a moment ago is still in the cache.
-        self.free: LifoQueue[Scratch] = LifoQueue()
-        for _ in range(count):
-            self.free.put(Scratch())
+        self.threads = ThreadPoolExecutor(count, thread_name_prefix="cropcube-compute")
 
 
-_slots = _Slots(CPU_COUNT)
+_pool = _Pool(CPU_COUNT)
 
 
-def fit_slots() -> None:
-    """Give the process as many slots as the calling task's worker or scheduler has threads."""
-    global _slots
+def fit_pool() -> None:
+    """Give the process as many computing threads as the calling task's worker or scheduler has."""
+    global _pool
     count = _threads_of_caller()
-    if count != _slots.count:
-        _slots = _Slots(count)
+    if count != _pool.count:
+        _pool = _Pool(count)
 
 
-@contextmanager
-def slot() -> Iterator[Scratch]:
-    """Wait for one of the process's slots and hold it, with its memory."""
-    free = _slots.free
-    held = free.get()
-    try:
-        yield held
-    finally:
-        free.put(held)
+def compute(work: Callable[..., T], *args: Any) -> T:
+    """Run `work` in one of the process's computing threads and return what it returns.
+
+    They are few and always busy: handing the right to compute from thread to thread would leave a
+    core idle each time.
+    """
+    return _pool.threads.submit(work, *args).result()
 
 
 def _threads_of_caller() -> int:

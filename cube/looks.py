@@ -9,10 +9,10 @@ bytes arrive; they are decoded once the buffer is free, so that memory holds one
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from threading import Event
 
@@ -29,9 +29,9 @@ from cube.read import Reader, native_window, read_window, replicate
 from cube.scenes import Scene
 from cube.tally import Tally
 
-#: Reads that one process keeps in flight: enough to hide the latency of a network. How many of
-#: them decode at once is another matter (`cube.cores`).
-READS_IN_FLIGHT = 32
+#: Reads that each tile being built keeps in flight: enough to hide the latency of a network. How
+#: many of them decode at once is another matter (`cube.cores`).
+READS_IN_FLIGHT = 16
 #: Failures that `max_missing` may excuse: of a file or of the way to it, not of the user's rights.
 EXCUSABLE = ("missing", "corrupt", "transport")
 #: Metres of an SCL pixel in 10 m pixels.
@@ -43,13 +43,14 @@ class Look:
     """One scene over the tile: `clear` is bool [y, x], pixels of 20 m that cover the window.
 
     `place` is its place on the cube's time axis; `dark` are rows and columns of some pixels of
-    vegetation and water, int64 [2, n], to test the offset on.
+    vegetation and water, int64 [2, n], to test the offset on; `seen` counts pixels with data.
     """
 
     place: int
     scene: Scene
     clear: np.ndarray
     dark: np.ndarray
+    seen: int
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class TileView:
             raise
         _one_per_pass(looks)
         for look in looks:
+            self.tally.seen[look.place] += look.seen
             self.tally.clear[look.place] += int(np.count_nonzero(look.clear))
         seen = [look for look in looks if look.clear.any()]
         # Earlier ones first: where a composite has to choose between equals, the first one wins.
@@ -182,8 +184,7 @@ class TileView:
                 kind="corrupt",
             ) from error
         here = scl[inside]
-        self.tally.seen[place] += int(np.count_nonzero(here))
-        return Look(place, scene, clear, _dark(here))
+        return Look(place, scene, clear, _dark(here), int(np.count_nonzero(here)))
 
     def _start(
         self, group: list[Look], values: np.ndarray, clear: np.ndarray, free: Event
@@ -254,9 +255,16 @@ class TileView:
         self.tally.missing.append(f"{error.item}, {error.asset}: {error.kind}")
 
 
-@cache
+_threads = threading.local()
+
+
 def _reads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="cropcube-read")
+    # A pool for each thread that builds: a tile whose reads wait for its own buffer never stands in
+    # the way of another tile's.
+    if not hasattr(_threads, "pool"):
+        _threads.pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="cropcube-read")
+    pool: ThreadPoolExecutor = _threads.pool
+    return pool
 
 
 def _dark(scl: np.ndarray) -> np.ndarray:

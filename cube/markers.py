@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pystac
-import shapely
 
 from cube.errors import StoreError
 from cube.planning import GridPlan, Tile
@@ -58,13 +57,11 @@ def mark_done(root: Path, plan: GridPlan, tile: Tile, hashes: dict[str, str], ta
     tally : Tally
         What the build counted.
     """
-    exact = plan.grid.geobox(tile.window).extent.to_crs("EPSG:4326").geom
-    # The last digits of a projection differ from run to run; a centimetre does not.
-    outline = shapely.transform(exact, lambda lonlat: lonlat.round(7))
+    lonlat = plan.grid.geobox(tile.window).extent.to_crs("EPSG:4326")
     item = pystac.Item(
         id=tile_name(plan, tile),
-        geometry=shapely.geometry.mapping(outline),
-        bbox=list(outline.bounds),
+        geometry=lonlat.json,
+        bbox=list(lonlat.boundingbox),
         datetime=None,
         start_datetime=plan.recipe.periods[0].to_pydatetime(),
         end_datetime=pd.Timestamp(plan.recipe.datetime[1]).to_pydatetime(),

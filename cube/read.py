@@ -12,9 +12,10 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+import numba
 import numpy as np
 
-from cube.cores import scratch, slot
+from cube.cores import compute, scratch
 from cube.errors import AccessError, ReadError, redact
 from cube.grid import PIXEL, Window
 from cube.providers import get_provider
@@ -148,10 +149,27 @@ def _read_blocks(
         if size == 0:
             out[here] = 0
             continue
-        with slot() as held:
-            highest = copy_block(layout, index, data, part.relative_to(block), out[here], held)
-        greatest = max(greatest, highest)
+        place = part.relative_to(block)
+        greatest = max(greatest, compute(copy_block, layout, index, data, place, out[here]))
     return greatest
+
+
+def check_scene(scene: Scene) -> None:
+    """Read the header of a scene's classification: a small request that tells whether it is there.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read, or lies on another grid than the scene.
+    """
+    asset = _asset(scene, "scl", scene.grid.window)
+    try:
+        if asset.href.lower().endswith(".jp2"):
+            asset.size()
+        else:
+            _require_grid(_layout(asset), scene, "scl")
+    except FetchError as error:
+        raise asset.failure(error, attempt=1) from error
 
 
 def gsd(band: str) -> int:
@@ -283,7 +301,25 @@ def native_window(window: Window, factor: int) -> Window:
 
 def replicate(coarse: np.ndarray, factor: int, row: int, col: int, out: np.ndarray) -> None:
     """Write each coarse pixel `factor` × `factor` times, starting `row`, `col` fine pixels in."""
+    _replicate(coarse, factor, row, col, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _replicate(coarse, factor, row, col, out):  # type: ignore[no-untyped-def]
     height, width = out.shape
-    wide = np.repeat(coarse, factor, axis=1)[:, col : col + width]
-    lines = (np.arange(height) + row) // factor
-    np.take(wide, lines, axis=0, out=out)
+    # The first coarse pixel of a row may be cut, and so may the last.
+    first = min(factor - col, width)
+    whole = (width - first) // factor
+    for y in range(height):
+        source, target = coarse[(y + row) // factor], out[y]
+        if y > 0 and (y + row) % factor != 0:
+            target[:] = out[y - 1]
+            continue
+        for x in range(first):
+            target[x] = source[0]
+        for k in range(factor):
+            part = target[first + k : first + whole * factor : factor]
+            for n in range(whole):
+                part[n] = source[n + 1]
+        for x in range(first + whole * factor, width):
+            target[x] = source[whole + 1]

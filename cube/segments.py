@@ -109,19 +109,9 @@ def join_plans(parts: tuple[Segment, ...]) -> Plan:
             f"{parts[0].root} holds {' and '.join(part.period for part in parts)}: no one recipe "
             "has a period with a gap. Add what lies between, or give each period a store of its own"
         )
-    recipe = first.recipe.model_copy(update={"start": first.recipe.start, "end": last.recipe.end})
-    grids = tuple(
-        grid.model_copy(
-            update={
-                "recipe": recipe,
-                "scenes": tuple(
-                    chain.from_iterable(part.grid(grid.grid.granule).scenes for part in parts)
-                ),
-            }
-        )
-        for grid in first.grids
-    )
+    recipe = first.recipe.model_copy(update={"end": last.recipe.end})
     removed = tuple(chain.from_iterable(part.plan.removed for part in parts))
+    grids = tuple(_join_grids(grid, recipe, parts) for grid in first.grids)
     return first.model_copy(update={"recipe": recipe, "grids": grids, "removed": removed})
 
 
@@ -133,24 +123,42 @@ def has_gap(parts: tuple[Segment, ...]) -> bool:
 
 
 def place(root: Path, plan: Plan) -> Path:
-    """Return the folder where a plan's tiles belong, and write the plan there if it is new.
+    """Return the folder where a plan's tiles belong; a new store gets the plan.
 
     Raises
     ------
     StoreError
-        If `root` holds something else, or a cube that the plan cannot extend.
+        If `root` holds something else, or a cube of another plan.
     """
     _check_names(plan)
     if not (root / PLAN).exists():
         if root.exists() and any(root.iterdir()):
             raise StoreError(f"{root} exists and is not a cropcube store; choose another path")
         return _begin(root, plan)
-    known = [*segments(root), *_below(root / APPENDING)]
-    for segment in known:
-        if segment.plan == plan:
-            return segment.root
-    _check_extends(root, known, plan)
-    return _begin(root / APPENDING / _period(plan.recipe), plan)
+    known = _known(root)
+    if (folder := _find(known, plan)) is None:
+        _check_extends(root, known, plan)
+        raise StoreError(
+            f"{root} holds {' and '.join(part.period for part in known)}; choose another path for "
+            f"{_period(plan.recipe)}, or add it with cube.store.append"
+        )
+    return folder
+
+
+def place_beside(root: Path, plan: Plan) -> Path:
+    """Return the folder where the tiles of a plan that extends a store belong.
+
+    Raises
+    ------
+    StoreError
+        If `root` is not a store, or holds a cube that the plan cannot extend.
+    """
+    _check_names(plan)
+    known = _known(root)
+    if (folder := _find(known, plan)) is None:
+        _check_extends(root, known, plan)
+        folder = _begin(root / APPENDING / _period(plan.recipe), plan)
+    return folder
 
 
 def join(root: Path, folder: Path) -> None:
@@ -190,6 +198,21 @@ def writing(what: str) -> Iterator[None]:
             f"{what}: cannot be written ({error.strerror or error}); free space or choose another "
             "disk, then run the build again: it resumes"
         ) from error
+
+
+def _known(root: Path) -> list[Segment]:
+    return [*segments(root), *_below(root / APPENDING)]
+
+
+def _find(known: list[Segment], plan: Plan) -> Path | None:
+    return next((segment.root for segment in known if segment.plan == plan), None)
+
+
+def _join_grids(grid: GridPlan, recipe: Recipe, parts: tuple[Segment, ...]) -> GridPlan:
+    scenes = chain.from_iterable(part.grid(grid.grid.granule).scenes for part in parts)
+    fields = {name: getattr(grid, name) for name in GridPlan.model_fields}
+    # Not model_copy: it would copy the hash of the first period's plan too.
+    return GridPlan(**fields | {"recipe": recipe, "scenes": tuple(scenes)})
 
 
 def _begin(folder: Path, plan: Plan) -> Path:

@@ -12,9 +12,9 @@ Arrays span the whole grid, so a window of the grid indexes them directly; only 
 take room. A tile is written whole by one task, read back, hashed, and only then marked: whatever
 interrupts a build, a marked tile is right and an unmarked one is built again.
 
-A plan of the same area and recipe, but of another period, is added beside what is there; no file of
-the store is touched. Gaps are filled within each written period, so a later one never changes the
-values of an earlier one.
+`append` adds a plan of the same area and recipe, but of another period, beside what is there; no
+file of the store is touched. Gaps are filled within each written period, so a later one never
+changes the values of an earlier one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ import xarray as xr
 from dask.base import tokenize
 from dask.system import CPU_COUNT
 
-from cube.arrays import VARIABLES, blank, create_groups, read_part, write_shards
+from cube import arrays
 from cube.build import assemble, build_tile
 from cube.errors import StoreError
-from cube.grid import NativeGrid, Window, cells
-from cube.markers import is_done, mark_done, problems_of, require_done, tally_of, tile_name
+from cube.grid import NativeGrid, Window
+from cube.markers import is_done, mark_done, problems_of, tally_of, tile_name
 from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
 from cube.segments import (
@@ -44,6 +44,7 @@ from cube.segments import (
     join,
     join_plans,
     place,
+    place_beside,
     segment_at,
     segments,
     writing,
@@ -82,24 +83,19 @@ class TileTally:
 
 
 def create(plan: Plan, path: str | Path) -> Path:
-    """Prepare a store for a plan: a new one, one to resume, or one to add a period to.
+    """Create the store of a plan, or open it for resuming.
 
     Returns
     -------
     Path
-        The folder where `write_tile` puts the plan's tiles: the store itself for its first plan.
+        The folder where `write_tile` puts the plan's tiles.
 
     Raises
     ------
     StoreError
-        If `path` holds something else, or a cube that the plan cannot extend: another recipe but
-        for its period, another area, or a time that the store has from other scenes.
+        If `path` holds something else, or the store of another plan.
     """
-    root = Path(path)
-    folder = place(root, plan)
-    with writing(str(folder)):
-        create_groups(folder, plan)
-    return folder
+    return _with_arrays(place(Path(path), plan), plan)
 
 
 def write(
@@ -114,8 +110,7 @@ def write(
     Parameters
     ----------
     plan : Plan
-        What to build. A store that holds another period of the same area and recipe gets this one
-        added; readers see it when its last tile is done.
+        What to build.
     path : str or Path
         The store, a folder every worker can reach.
     client : distributed.Client, optional
@@ -135,18 +130,45 @@ def write(
     ReadError, StoreError
         From the first tile that fails; tiles finished before stay.
     """
-    root = Path(path)
-    folder = create(plan, root)
-    todo = Segment(folder, plan).missing()
-    done = plan.n_tiles - len(todo)
-    if progress:
-        progress(done, plan.n_tiles, "resumed" if done else "started")
-    for name in _run(folder, todo, client, max_missing):
-        done += 1
-        if progress:
-            progress(done, plan.n_tiles, name)
-    join(root, folder)
-    return root
+    _fill(create(plan, path), plan, client, progress, max_missing)
+    return Path(path)
+
+
+def append(
+    plan: Plan,
+    path: str | Path,
+    client: Any = None,
+    progress: Progress | None = None,
+    max_missing: float = 0.0,
+) -> Path:
+    """Add another period, such as the next month or year, to a store without rewriting the rest.
+
+    Readers see the period once its last tile is done; run again after an interruption, it resumes.
+    Do not append while a training reads the store: its windows grow by the period.
+
+    Parameters
+    ----------
+    plan : Plan
+        Same area, grids and recipe as the store's; its period overlaps with none that is there.
+    path : str or Path
+        The store.
+    client, progress, max_missing
+        As for `write`.
+
+    Returns
+    -------
+    Path
+        The store's path.
+
+    Raises
+    ------
+    ReadError, StoreError
+        As for `write`; StoreError also says in what the plan does not fit the store.
+    """
+    folder = _with_arrays(place_beside(Path(path), plan), plan)
+    _fill(folder, plan, client, progress, max_missing)
+    join(Path(path), folder)
+    return Path(path)
 
 
 def write_tile(
@@ -157,7 +179,7 @@ def write_tile(
     Parameters
     ----------
     folder : str or Path
-        From `create`; the plan is read there, so that a task carries only its key.
+        As `create` returns it; the plan is read there, so that a task carries only its key.
     granule : str
         MGRS tile.
     row, col : int
@@ -181,7 +203,7 @@ def write_tile(
     name = tile_name(plan, tile)
     cube = build_tile(plan, tile, max_missing=max_missing)
     with writing(f"{root}, tile {name}"):
-        hashes = write_shards(root, plan, tile, cube)
+        hashes = arrays.write_shards(root, plan, tile, cube)
         mark_done(root, plan, tile, hashes, Tally.model_validate_json(cube.attrs["tally"]))
     return name
 
@@ -279,7 +301,7 @@ def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndar
         If a tile of the plan that the window needs is not done or is damaged.
     """
     parts = segments(Path(path))
-    read = [_read_segment(part, part.grid(granule), window) for part in parts]
+    read = [arrays.read_window(part.root, part.grid(granule), window) for part in parts]
     if len(read) == 1:
         return read[0]
     reflectance, observations = zip(*read, strict=True)
@@ -293,6 +315,25 @@ def verify(path: str | Path) -> list[str]:
         for part, grid, tile in _all_tiles(path)
         for problem in problems_of(part.root, grid, tile)
     ]
+
+
+def _with_arrays(folder: Path, plan: Plan) -> Path:
+    with writing(str(folder)):
+        arrays.create_groups(folder, plan)
+    return folder
+
+
+def _fill(
+    folder: Path, plan: Plan, client: Any, progress: Progress | None, max_missing: float
+) -> None:
+    todo = Segment(folder, plan).missing()
+    done = plan.n_tiles - len(todo)
+    if progress:
+        progress(done, plan.n_tiles, "resumed" if done else "started")
+    for name in _run(folder, todo, client, max_missing):
+        done += 1
+        if progress:
+            progress(done, plan.n_tiles, name)
 
 
 def _all_tiles(path: str | Path) -> Iterator[tuple[Segment, GridPlan, Tile]]:
@@ -340,28 +381,10 @@ def _open_segment(part: Segment, grid: GridPlan) -> xr.Dataset:
 
 def _stored_tile(folder: str, granule: str, tile: Tile) -> xr.Dataset:
     part = segment_at(Path(folder))
-    reflectance, observations = _read_segment(part, part.grid(granule), tile.window)
+    reflectance, observations = arrays.read_window(part.root, part.grid(granule), tile.window)
     return xr.Dataset(
         {
             "reflectance": (("time", "band", "y", "x"), reflectance),
             "observations": (("time", "y", "x"), observations),
         }
     )
-
-
-def _read_segment(part: Segment, grid: GridPlan, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    planned = {(tile.row, tile.col): tile for tile in grid.tiles}
-    values = blank(part.root, grid, window)
-    inner = window.intersect(grid.grid.window)
-    for where in cells(inner) if not inner.empty else ():
-        if where not in planned:
-            continue
-        pixels = planned[where].window.intersect(inner)
-        if pixels.empty:
-            continue
-        require_done(part.root, grid, planned[where])
-        found = read_part(part.root, grid, planned[where], pixels)
-        target = (..., *pixels.relative_to(window).yx)
-        for name in VARIABLES:
-            values[name][target] = found[name]
-    return values["reflectance"], values["observations"]

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import tifffile
 
-from cube.cores import Scratch
+from cube.cores import scratch
 from cube.errors import CropcubeError
 from cube.grid import Window
 from cube.ranges import FetchError, Readable, SourceFile
@@ -131,9 +131,7 @@ def _layout(page: Any) -> Layout:
     return layout
 
 
-def copy_block(
-    layout: Layout, index: int, data: memoryview, place: Window, out: np.ndarray, memory: Scratch
-) -> int:
+def copy_block(layout: Layout, index: int, data: memoryview, place: Window, out: np.ndarray) -> int:
     """Decode one block and copy a part of it.
 
     Parameters
@@ -148,8 +146,6 @@ def copy_block(
         The part wanted, relative to the block.
     out : ndarray of the file's dtype [place.height, place.width]
         Receives the pixels.
-    memory : Scratch
-        Where to decompress.
 
     Returns
     -------
@@ -165,7 +161,7 @@ def copy_block(
     if layout.decode is not None:
         out[:] = _decoded(layout, index, data)[rows, cols]
         return int(out.max(initial=0))
-    raw = memory.take(layout.block[0] * layout.block[1] * layout.dtype.itemsize)
+    raw = scratch("raw").take(layout.block[0] * layout.block[1] * layout.dtype.itemsize)
     try:
         size = len(imagecodecs.deflate_decode(data, out=raw))  # type: ignore[arg-type]
     except imagecodecs.DeflateError as error:

@@ -62,9 +62,7 @@ class Counts:
 def counted(plan: Plan, store: Path) -> Counts:
     """Sum what the build of a plan's tiles counted; the store holds all of them."""
     period = f"{plan.recipe.start}_{plan.recipe.end}"
-    of_tile = {
-        one.tile: Tally.model_validate(one.counts) for one in tallies(store) if one.period == period
-    }
+    of_tile = {one.tile: one.counts for one in tallies(store) if one.period == period}
     looks, missing = [], set()
     underflow: Counter[str] = Counter()
     for grid in plan.grids:

@@ -119,11 +119,14 @@ def plan(
             "--offset", metavar="ID=DN", help="DN to subtract from an item, 0 or 1000; repeatable."
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask for one header of every scene: is it there?")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Decide which tiles of which granules make the cube, and freeze it in a file."""
     import cube
-    from cube.census import census_text
+    from cube.census import census_text, unreadable
 
     recipe = recipe_of(
         bands,
@@ -139,7 +142,10 @@ def plan(
     made = cube.plan(area_of(area), found, recipe, offsets=offsets_of(offset or []))
     made.save(out)
     note([f"{gone.id}: {gone.reason}, {gone.detail}" for gone in made.removed], f"in {out}")
-    passes = cube.census(made)
+    scenes_used = [scene for grid in made.grids for scene in grid.scenes]
+    faults = unreadable(scenes_used) if check else None
+    note([str(fault) for fault in faults or []], "counted in the table")
+    passes = cube.census(made, faults)
     facts = {
         "granules": ", ".join(grid.grid.granule for grid in made.grids),
         "tiles": made.n_tiles,
@@ -151,7 +157,8 @@ def plan(
         emit(facts | {"census": passes.reset_index().to_dict("records")}, as_json)
     else:
         emit(facts, as_json)
-        typer.echo(f"\npasses of the satellites, found / expected:\n{census_text(passes)}")
+        kinds = "readable / found / expected" if check else "found / expected"
+        typer.echo(f"\npasses of the satellites, {kinds}:\n{census_text(passes)}")
 
 
 @app.command(epilog=example("cropcube build plan.json --out zones.zarr"))
@@ -165,6 +172,9 @@ def build(
             "--max-missing", help="Share of a tile's scenes that may be unreadable.", min=0, max=1
         ),
     ] = 0.0,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the plan's period beside what the store holds.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build the cube of a plan into a Zarr store; continues where an earlier run stopped."""
@@ -173,7 +183,8 @@ def build(
 
     made = cube.load_plan(plan)
     with cluster_of(cluster) as client, progress("build") as report:
-        cube.store.write(made, out, client=client, progress=report, max_missing=max_missing)
+        write = cube.store.append if append else cube.store.write
+        write(made, out, client=client, progress=report, max_missing=max_missing)
     counts = counted(made, out)
     facts = {"tiles": made.n_tiles, "store": out}
     if as_json:

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cube.census import census, census_text
+from cube.census import census, census_text, unreadable
 from cube.grid import whole_granule
 from cube.recipe import Recipe
 from cube.scenes import Removed, Scene, Scenes
 from cube.search import search
+from tests.archive import write_archive
 
 GRANULE = "31TEJ"
 GRID = whole_granule(GRANULE)
@@ -160,3 +161,19 @@ def test_a_real_archive_of_two_orbits_and_two_satellites(real_data) -> None:
     assert set(table["expected"]) <= {11, 12, 13}
     assert table["found"].sum() == len(found)
     assert (table["found"] <= table["expected"]).all()
+
+
+def test_what_was_found_and_cannot_be_read_is_told(tmp_path) -> None:
+    archive = write_archive(tmp_path, ["2023-01-05", "2023-01-15", "2023-02-04"], ("blue",))
+    gone, damaged, _ = archive.scenes
+    (tmp_path / gone.id / "SCL.tif").unlink()
+    (tmp_path / damaged.id / "SCL.tif").write_bytes(b"<html>")
+    faults = unreadable(archive.scenes)
+    assert {(fault.item, fault.kind) for fault in faults} == {
+        (gone.id, "missing"),
+        (damaged.id, "corrupt"),
+    }
+    table = census(archive.scenes, faults)
+    assert table["readable"].tolist() == [0, 1]
+    assert table["found"].tolist() == [2, 1]
+    assert "0/2/" in census_text(table)

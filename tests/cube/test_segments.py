@@ -48,7 +48,7 @@ def spring(plans, tmp_path_factory):
 def both(plans, spring, tmp_path_factory):
     path = tmp_path_factory.mktemp("both") / "a.zarr"
     shutil.copytree(spring, path)
-    return store.write(plans[SUMMER], path)
+    return store.append(plans[SUMMER], path)
 
 
 def plan_of(scenes: cube.Scenes, period: tuple[str, str], area=None, **fields) -> Plan:
@@ -75,7 +75,7 @@ def built(*plans: Plan) -> tuple[np.ndarray, np.ndarray]:
 def test_added_months_follow_and_nothing_old_is_touched(plans, spring, tmp_path):
     path = Path(shutil.copytree(spring, tmp_path / "a.zarr"))
     before, content = states(path), bytes_of(path)
-    store.write(plans[SUMMER], path)
+    store.append(plans[SUMMER], path)
     assert {file: state for file, state in states(path).items() if file in before} == before
     assert content.items() <= bytes_of(path).items()
     assert store.verify(path) == []
@@ -110,6 +110,7 @@ def test_windows_tiles_and_tallies_span_all_periods(plans, both):
 def test_the_plan_is_that_of_the_whole_time(scenes, both):
     at_once = plan_of(scenes, ("2023-01", "2023-07"))
     assert store.read_plan(both) == at_once
+    assert store.read_plan(both).grids[0].hash == at_once.grids[0].hash
     assert store.read_recipe(both) == at_once.recipe
     assert store.open(both).attrs["recipe_hash"] == at_once.recipe.hash
 
@@ -123,13 +124,13 @@ def test_plain_xarray_reads_each_period(plans, both):
 
 def test_an_earlier_period_comes_first(plans, both, tmp_path):
     path = store.write(plans[SUMMER], tmp_path / "a.zarr")
-    store.write(plans[SPRING], path)
+    store.append(plans[SPRING], path)
     xr.testing.assert_identical(store.open(path).compute(), store.open(both).compute())
 
 
 def test_another_year_leaves_a_gap_that_no_recipe_has(plans, spring, tmp_path):
     path = Path(shutil.copytree(spring, tmp_path / "a.zarr"))
-    store.write(plans[NEXT_YEAR], path)
+    store.append(plans[NEXT_YEAR], path)
     opened = store.open(path)
     months = plans[SPRING].recipe.periods.append(plans[NEXT_YEAR].recipe.periods)
     assert list(opened.time.values) == list(months.values)
@@ -155,14 +156,23 @@ def test_what_does_not_extend_the_store_is_refused(
 ):
     path = Path(shutil.copytree(spring, tmp_path / "a.zarr"))
     with pytest.raises(cube.StoreError, match=reason):
-        store.write(plan_of(scenes, period, **fields), path)
+        store.append(plan_of(scenes, period, **fields), path)
     assert bytes_of(path) == bytes_of(spring)
 
 
 def test_the_same_time_from_other_scenes_is_refused(scenes, spring):
     fewer = cube.Scenes(source=scenes.source, scenes=scenes.scenes[1:])
     with pytest.raises(cube.StoreError, match="holds 2023-01_2023-05, from other scenes"):
-        store.write(plan_of(fewer, SPRING), spring)
+        store.append(plan_of(fewer, SPRING), spring)
+
+
+def test_nothing_is_added_by_accident(plans, spring, tmp_path):
+    before = bytes_of(spring)
+    with pytest.raises(cube.StoreError, match=r"add it with cube\.store\.append"):
+        store.write(plans[SUMMER], spring)
+    assert bytes_of(spring) == before
+    with pytest.raises(cube.StoreError, match="not a cropcube store"):
+        store.append(plans[SUMMER], tmp_path / "nothing.zarr")
 
 
 def test_an_interrupted_addition_is_not_seen_and_goes_on(plans, spring, both, tmp_path):
@@ -173,11 +183,11 @@ def test_an_interrupted_addition_is_not_seen_and_goes_on(plans, spring, both, tm
             raise InterruptedBuildError
 
     with pytest.raises(InterruptedBuildError):
-        store.write(plans[SUMMER], path, progress=stop_after_the_first)
+        store.append(plans[SUMMER], path, progress=stop_after_the_first)
     xr.testing.assert_identical(store.open(path).compute(), store.open(spring).compute())
     assert store.read_plan(path) == plans[SPRING]
     assert store.verify(path) == []
-    store.write(plans[SUMMER], path)
+    store.append(plans[SUMMER], path)
     assert bytes_of(path) == bytes_of(both)
 
 
@@ -196,7 +206,7 @@ def test_wherever_an_addition_stopped_it_goes_on(plans, spring, both, tmp_path, 
     elif lost == "one tile":
         (segment / ".cropcube" / "31TEJ-1-0.json").unlink()
     xr.testing.assert_identical(store.open(path).compute(), store.open(spring).compute())
-    store.write(plans[SUMMER], path)
+    store.append(plans[SUMMER], path)
     assert bytes_of(path) == bytes_of(both)
 
 
@@ -209,5 +219,5 @@ def test_a_tile_lost_from_an_added_period_raises(plans, both, tmp_path):
         store.open(path)
     with pytest.raises(cube.StoreError, match="31TEJ-1-0 is not done"):
         store.read_window(path, "31TEJ", Window(row=1030, col=5, height=3, width=3))
-    store.write(plans[SUMMER], path)
+    store.append(plans[SUMMER], path)
     assert bytes_of(path) == bytes_of(both)

@@ -242,7 +242,7 @@ def test_drift_is_measured_and_told(
     calm = predict_store(boosted, study.store, tmp_path / "calm")
     assert [row["band"] for row in calm.drift] == list(RECIPE.bands)
     assert not any(row["drifted"] for row in calm.drift)
-    # The same land with an offset of 1000 that nobody subtracted: by hand, or the build would notice.
+    # The same land with an offset of 1000 that nobody subtracted; stated, or the build would stop.
     by_hand = {"subtract": 0, "decided": "hand", "provider": f"earth-search@{tmp_path.resolve()}"}
     scenes = tuple(
         scene.model_copy(update={**by_hand, "hrefs": _brighter(scene.hrefs, tmp_path)})
