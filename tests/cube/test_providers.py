@@ -174,7 +174,7 @@ def test_an_unknown_name_says_what_was_meant() -> None:
         get_provider("earthsearch")
 
 
-@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=str)
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=list(PROVIDERS))
 def test_every_entry_knows_every_band_and_has_hosts(provider) -> None:
     assert set(provider.assets) == {*BANDS, "scl"}
     assert len(set(provider.assets.values())) == len(provider.assets)
