@@ -23,3 +23,18 @@ def real_data() -> Path:
     if not (path / "archive").is_dir():
         pytest.skip(f"CROPCUBE_DATA={path} holds no folder 'archive'")
     return path.resolve()
+
+
+#: Files that take minutes: begun first, or two processes would end with one of them working alone.
+LONG = (
+    "test_main_job_real",
+    "test_readme",
+    "test_boost",
+    "test_train",
+    "test_store",
+    "test_predict",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
