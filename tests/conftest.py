@@ -27,11 +27,7 @@ def real_data() -> Path:
 
 #: Files that take minutes: begun first, or two processes would end with one of them working alone.
 LONG = (
-    "test_main_job_real",
-    "test_readme",
-    "test_boost",
-    "test_train",
-    "test_store",
+    *("test_main_job_real", "test_readme", "test_boost", "test_train", "test_store"),
     "test_predict",
 )
 
