@@ -225,6 +225,7 @@ class _Runner:
             class_weights=network.class_weights,
             seed=self.study.seed,
             progress=report,
+            **network.options,
         )
 
     def train_trees(self, data: model.TileData, out: Path, report: Report | None = None) -> Any:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cube.errors import StudyError
+from cube.errors import ArtefactError, StudyError
 from cube.recipe import Recipe
 from cube.simulate import Settings, demo_settings
 from cube.yamlfile import read_yaml
+from model import networks
 from model.samples import require_periods
 
 #: Inside a study that simulates its archive, paths may start with this.
@@ -93,7 +94,8 @@ class Network(_Part):
     """A network and its training; see `model.train`."""
 
     name: str = "hybrid"
-    preset: Literal["reference", "lite"] = "lite"
+    preset: str | None = None
+    options: dict[str, int | float | str] = {}
     epochs: int = Field(default=30, ge=1)
     lr: float = Field(default=2e-3, gt=0)
     batch_size: int = Field(default=16, ge=1)
@@ -101,6 +103,14 @@ class Network(_Part):
     patience: int = Field(default=8, ge=1)
     class_weights: Literal["none", "sqrt", "effective"] = "none"
     augment: bool = True
+
+    @model_validator(mode="after")
+    def _known(self) -> Network:
+        try:
+            networks.options(self.name, preset=self.preset, **self.options)
+        except ArtefactError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class Boosting(_Part):

@@ -28,7 +28,7 @@ Progress = Callable[[int, int, str], None]
 
 _SNOW = (0.82, 0.80, 0.78, 0.77, 0.76, 0.75, 0.74, 0.72, 0.12, 0.10)
 _COG = {
-    "driver": "COG", "blocksize": 512, "compress": "deflate", "predictor": 2, "level": 5,
+    "driver": "COG", "blocksize": 512, "compress": "deflate", "predictor": 2, "level": 1,
     "overviews": "none", "num_threads": 1,
 }  # fmt: skip
 

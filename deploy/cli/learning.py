@@ -123,7 +123,9 @@ def train(
     labels: LabelsPath,
     split: SplitPath,
     out: Out,
-    preset: Annotated[str, typer.Option("--preset", help="reference or lite.")] = "lite",
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="One of the model's; `cropcube models` lists them.")
+    ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Samples per step.")] = 16,
     seed: Annotated[int, typer.Option("--seed", help="Decides order and weights.")] = 0,

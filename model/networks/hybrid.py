@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.networks.base import SERIES, Network
+from model.networks.cpu import TemporalConv, relu_dropout
 from model.networks.unet import UNet, Widths
 
 Pool = Literal["max", "mean", "attention"]
@@ -101,9 +101,9 @@ class TemporalEncoder(nn.Module):
         super().__init__()
         if pool not in ("max", "mean", "attention"):
             raise ValueError(f"temporal_pool '{pool}' is unknown; use max, mean or attention")
-        self.conv1 = nn.Conv2d(c_in, d, (k, 1), padding=(k // 2, 0))
+        self.conv1 = TemporalConv(c_in, d, k)
         self.bn1 = nn.BatchNorm2d(d)
-        self.conv2 = nn.Conv2d(d, d, (k, 1), padding=(k // 2, 0))
+        self.conv2 = TemporalConv(d, d, k)
         self.bn2 = nn.BatchNorm2d(d)
         self.score = nn.Conv2d(d, 1, 1) if pool == "attention" else None
         self.pool = pool
@@ -159,39 +159,6 @@ class TemporalEncoder(nn.Module):
         if mask is not None:
             score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
         return score.softmax(dim=2).to(x.dtype)
-
-
-def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Return dropout(relu(x)).
-
-    PyTorch draws the mask of a dropout on CPU one number at a time, which is half of a training
-    step of this network. There, one random byte per element is drawn instead, and the two
-    operations share their backward pass.
-    """
-    if training and p > 0 and x.device.type == "cpu":
-        return _ReluDropout.apply(x, p)
-    return F.dropout(F.relu(x), p, training)
-
-
-class _ReluDropout(torch.autograd.Function):
-    """ReLU and dropout in one; p is rounded to 1/256 and the scale is exact for the rounded p."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        threshold = min(round(256 * p), 255)
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64)
-        random = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()]
-        # Elements are independent: any order of the bytes will do, so the mask takes x's layout.
-        keep = (random >= threshold).view(torch.uint8).as_strided(x.shape, x.stride())
-        ctx.scale = 256 / (256 - threshold)
-        kept = (x.relu() * keep).mul_(ctx.scale)
-        ctx.save_for_backward(kept)
-        return kept
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (kept,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, kept, 0).mul_(ctx.scale), None
 
 
 def _accept_conv1d(module: nn.Module, state: dict[str, Any], prefix: str, *_unused: object) -> None:

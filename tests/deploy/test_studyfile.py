@@ -45,7 +45,7 @@ def test_the_shipped_provider_file_is_valid():
 def test_a_good_file(tmp_path):
     study = read(tmp_path, GOOD)
     assert study.recipe.bands == ("blue", "nir")
-    assert study.network.preset == "lite"
+    assert study.network.preset is None
 
 
 def test_a_study_may_use_every_rule_of_a_recipe(tmp_path):
@@ -123,3 +123,9 @@ def test_paths_of_a_study(tmp_path):
     assert resolve((1, 2, 3, 4), study_file, None) == (1, 2, 3, 4)
     with pytest.raises(ValueError, match="needs `simulate:`"):
         resolve("archive:items.json", study_file, None)
+
+
+def test_an_option_the_network_does_not_have_is_named_with_its_line(tmp_path):
+    text = GOOD + "network:\n  options: {widht: 3}\n"
+    with pytest.raises(StudyError, match="widht"):
+        read(tmp_path, text)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from cube.errors import ArtefactError
 from model import networks
-from model.networks.hybrid import HybridTemporalUNet, TemporalEncoder, relu_dropout
+from model.networks.cpu import TemporalConv, relu_dropout
+from model.networks.hybrid import HybridTemporalUNet, TemporalEncoder
 from model.networks.unet import SHAPES, UNet, halo
 
 PRESETS = ("lite", "reference")
@@ -309,3 +310,20 @@ def test_registry_describes_and_suggests() -> None:
     with pytest.raises(ArtefactError, match="max, mean or attention"):
         networks.create("hybrid", c_in=4, n_classes=3, months=12, temporal_pool="last")
     assert set(SHAPES) == set(PRESETS)
+
+
+@pytest.mark.parametrize(("dates", "k"), [(12, 5), (12, 1), (3, 7), (1, 3)])
+def test_temporal_convolution_has_the_gradients_of_pytorchs_own(dates: int, k: int) -> None:
+    torch.manual_seed(3)
+    conv = TemporalConv(3, 6, k)
+    x = torch.randn(2, 3, dates, 10, requires_grad=True)
+    twin = x.detach().clone().requires_grad_()
+    weight = torch.randn(2, 6, dates, 10)
+    (conv(x) * weight).sum().backward()
+    ours = [x.grad, conv.weight.grad, conv.bias.grad]
+    conv.weight.grad = conv.bias.grad = None
+    y = torch.nn.functional.conv2d(twin, conv.weight, conv.bias, padding=(k // 2, 0))
+    (y * weight).sum().backward()
+    for mine, theirs in zip(ours, [twin.grad, conv.weight.grad, conv.bias.grad], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(conv(x), y)
