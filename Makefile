@@ -1,5 +1,7 @@
 # make demo    install and run the main job on a simulated archive
 # make test    install and run every test but the slow ones
+# make test-all   the slow ones too, with SLURM, JupyterHub, podman (as root: installs them)
+# make notebooks  execute the six notebooks
 # make check   linters and types
 # make bench   every figure of README's table (about 15 minutes)
 
@@ -12,7 +14,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Two at a time, a file to each; the arithmetic of one must not take the other's core.
 TEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all notebooks programs check bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -21,8 +23,24 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(TEST) -m "not slow"
 
-test-all: $(VENV)/.installed-dev
+test-all: $(VENV)/.installed-dev .venv-checkov/.installed programs
 	$(TEST)
+
+notebooks: $(VENV)/.installed-dev
+	$(RUN)/python notebooks/run.py
+
+# What some of the slow tests run; where they cannot be installed, those tests say why they skip.
+programs: $(VENV)/.installed-dev
+	-test "$$(id -u)" != 0 || (apt-get update -q && apt-get install -q -y --no-install-recommends \
+		slurm-wlm munge podman buildah runc catatonit mmdebstrap)
+	-npm install --silent -g configurable-http-proxy
+	$(RUN)/uv pip install --python $(RUN)/python --quiet -c constraints.txt jupyterhub
+
+# checkov wants older releases of what others need.
+.venv-checkov/.installed: $(RUN)/uv
+	$(RUN)/uv venv --quiet --allow-existing --python $(RUN)/python .venv-checkov
+	$(RUN)/uv pip install --quiet --python .venv-checkov/bin/python checkov==3.3.30
+	touch $@
 
 check: $(VENV)/.installed-dev
 	$(RUN)/ruff check .
@@ -50,4 +68,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-checkov demo

@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("kernel", "build", "misaligned", "cloudy", "latency", "plan", "memory", "cluster", "write"),
-    *("models", "real"),
+    *("models", "real", "sizes"),
 )
 
 

@@ -1,46 +1,57 @@
-"""The arrays of a store: one Zarr v3 group per granule, one shard per tile (`cube.shards`)."""
+"""The arrays of a store: one Zarr v3 group per granule, one shard per tile (`cube.shards`).
+
+Zarr writes the metadata and the coordinates, `cube.shards` the values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from cube.errors import StoreError
 from cube.grid import TILE, Window, cell, cells
-from cube.markers import require_done, shard, tile_name
+from cube.markers import not_done, require_marked, shard, tile_name
+from cube.objects import Folder
 from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
-from cube.shards import COMPRESSORS, INNER, write_shard
+from cube.shards import COMPRESSORS, INNER, read_shard, write_shard
 
-VARIABLES = ("reflectance", "observations")
+_DTYPES: dict[str, np.dtype] = {
+    "reflectance": np.dtype("uint16"),
+    "observations": np.dtype("uint8"),
+}
 
 _SECONDS = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
-def create_groups(root: Path, plan: Plan) -> None:
-    """Create the empty arrays of a plan, but for those that are there."""
-    if not (root / "zarr.json").exists():
-        zarr.create_group(root, zarr_format=3, attributes=_attributes(plan.recipe))
-    for grid in plan.grids:
-        # The last array made tells a whole group from one whose creation was interrupted.
-        if not (root / grid.grid.granule / "spatial_ref" / "zarr.json").exists():
-            _create_group(root, grid)
+def create_groups(root: Folder, plan: Plan) -> None:
+    """Create the empty arrays of a plan, but for what is there.
+
+    The metadata of a plan are always the same bytes: where a creation was interrupted, or several
+    processes begin at once, each writes what it does not find.
+    """
+    there = set().union(*(root.listing(grid.grid.granule) for grid in plan.grids))
+    if root.exists("zarr.json"):
+        there.add("zarr.json")
+    for name, content in _metadata(plan).items():
+        if name not in there:
+            root.put(name, content)
 
 
-def write_shards(root: Path, plan: GridPlan, tile: Tile, cube: xr.Dataset) -> dict[str, str]:
+def write_shards(root: Folder, plan: GridPlan, tile: Tile, cube: xr.Dataset) -> dict[str, str]:
     """Write a tile's shards whole and read them back.
 
     Parameters
     ----------
-    root : Path
+    root : Folder
         Folder of the plan's arrays.
     plan : GridPlan
         What the tile belongs to.
@@ -62,17 +73,17 @@ def write_shards(root: Path, plan: GridPlan, tile: Tile, cube: xr.Dataset) -> di
     box = cell(tile.row, tile.col).intersect(plan.grid.window)
     inside = tile.window.relative_to(box)
     return {
-        name: write_shard(shard(root, plan, tile, name), _whole(cube[name].values, inside, box))
-        for name in VARIABLES
+        name: write_shard(root, shard(plan, tile, name), _whole(cube[name].values, inside, box))
+        for name in _DTYPES
     }
 
 
-def read_window(root: Path, plan: GridPlan, window: Window) -> tuple[np.ndarray, np.ndarray]:
+def read_window(root: Folder, plan: GridPlan, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Read a window of a plan's grid; it may reach over tiles and beyond the grid.
 
     Parameters
     ----------
-    root : Path
+    root : Folder
         Folder of the plan's arrays.
     plan : GridPlan
         What the arrays hold.
@@ -90,10 +101,10 @@ def read_window(root: Path, plan: GridPlan, window: Window) -> tuple[np.ndarray,
     StoreError
         If a tile of the plan that the window needs is not done or is damaged.
     """
-    stored = {name: _array(root, plan, name) for name in VARIABLES}
+    leads = {name: _lead(plan, name) for name in _DTYPES}
     values = {
-        name: np.zeros((*array.shape[:-2], window.height, window.width), array.dtype)
-        for name, array in stored.items()
+        name: np.zeros((*leads[name], window.height, window.width), dtype)
+        for name, dtype in _DTYPES.items()
     }
     planned = {(tile.row, tile.col): tile for tile in plan.tiles}
     inner = window.intersect(plan.grid.window)
@@ -101,24 +112,33 @@ def read_window(root: Path, plan: GridPlan, window: Window) -> tuple[np.ndarray,
         tile = planned.get(place)
         if tile is None or (part := tile.window.intersect(inner)).empty:
             continue
-        require_done(root, plan, tile)
-        target = (..., *part.relative_to(window).yx)
-        for name, array in stored.items():
+        require_marked(root, plan, tile)
+        target, within = part.relative_to(window), part.relative_to(cell(*place))
+        for name, dtype in _DTYPES.items():
             with _damage_told(root, plan, tile, name):
-                values[name][target] = array[(..., *part.yx)]
+                values[name][(..., *target.yx)] = read_shard(
+                    root, shard(plan, tile, name), leads[name], dtype, within
+                )
     return values["reflectance"], values["observations"]
 
 
 @contextmanager
-def _damage_told(root: Path, plan: GridPlan, tile: Tile, name: str) -> Iterator[None]:
+def _damage_told(root: Folder, plan: GridPlan, tile: Tile, name: str) -> Iterator[None]:
     try:
         yield
-    # What codecs raise: CRC-32C and the shard's index ValueError, Blosc RuntimeError.
-    except (ValueError, RuntimeError, OSError) as error:
+    except FileNotFoundError as error:
+        raise not_done(root, plan, tile) from error
+    # What the shard's own checks raise is ValueError; RuntimeError is Blosc's.
+    except (ValueError, RuntimeError) as error:
         raise StoreError(
             f"{root}, tile {tile_name(plan, tile)}: {name} is damaged ({error}); delete "
-            f"{shard(root, plan, tile, name)} and run the build again"
+            f"{root}/{shard(plan, tile, name)} and run the build again"
         ) from error
+
+
+def _lead(plan: GridPlan, name: str) -> tuple[int, ...]:
+    times, bands = len(plan.times), len(plan.recipe.bands)
+    return (times, bands) if name == "reflectance" else (times,)
 
 
 def _whole(values: np.ndarray, inside: Window, box: Window) -> np.ndarray:
@@ -129,18 +149,25 @@ def _whole(values: np.ndarray, inside: Window, box: Window) -> np.ndarray:
     return whole
 
 
-def _create_group(root: Path, plan: GridPlan) -> None:
+def _metadata(plan: Plan) -> dict[str, bytes]:
+    """Return the name and content of every object but the shards."""
+    made: dict[str, Buffer] = {}
+    store = MemoryStore(made)
+    zarr.create_group(store, zarr_format=3, attributes=_attributes(plan.recipe))
+    for grid in plan.grids:
+        _create_group(store, grid)
+    return {name: content.to_bytes() for name, content in made.items()}
+
+
+def _create_group(store: MemoryStore, plan: GridPlan) -> None:
     group = zarr.create_group(
-        root / plan.grid.granule,
+        store,
+        path=plan.grid.granule,
         zarr_format=3,
         attributes=_attributes(plan.recipe),
-        overwrite=True,
     )
-    times, bands = len(plan.times), len(plan.recipe.bands)
-    for name, lead, dtype in (
-        ("reflectance", (times, bands), "uint16"),
-        ("observations", (times,), "uint8"),
-    ):
+    for name, dtype in _DTYPES.items():
+        lead = _lead(plan, name)
         group.create_array(
             name,
             shape=(*lead, plan.grid.height, plan.grid.width),
@@ -179,18 +206,3 @@ def _attributes(recipe: Recipe) -> dict[str, Any]:
         "recipe_hash": recipe.hash,
         "bands": list(recipe.bands),
     }
-
-
-def _array(root: Path, plan: GridPlan, name: str) -> zarr.Array:
-    path = root / plan.grid.granule / name
-    try:
-        changed = (path / "zarr.json").stat().st_mtime_ns
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is not there; run the build again, it resumes") from error
-    return _opened(path, changed)
-
-
-# Training reads thousands of windows: parse an array's metadata once.
-@lru_cache(maxsize=128)
-def _opened(path: Path, _changed: int) -> zarr.Array:
-    return zarr.open_array(path, mode="r")

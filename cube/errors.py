@@ -102,5 +102,21 @@ class StudyError(CropcubeError, ValueError):
     """A study file with a mistake; the message names the line."""
 
 
-class ClusterLostError(CropcubeError, RuntimeError):
+class BudgetError(CropcubeError, ValueError):
+    """A price table with a mistake, or a job that may cost more than was allowed."""
+
+
+class JobError(CropcubeError, ValueError):
+    """A job file with a mistake, or a run's folder that cannot be used as asked."""
+
+
+class ClusterError(CropcubeError, RuntimeError):
+    """A cluster that cannot be had as it was asked for, or does not answer."""
+
+
+class ClusterLostError(ClusterError):
     """The Dask cluster went away while work was still due."""
+
+
+class VersionMismatchError(ClusterError):
+    """Client, scheduler and workers run different software."""

@@ -6,22 +6,26 @@ is done when its marker carries the task hash of the plan and its shards are the
 
 from __future__ import annotations
 
-import hashlib
 import json
-import uuid
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pystac
 
 from cube.errors import StoreError
-from cube.planning import GridPlan, Tile
+from cube.objects import Folder
+from cube.planning import GridPlan, Plan, Tile
 from cube.tally import Tally
 
 #: Folder of the store that holds the plan and the markers.
 STATE = ".cropcube"
+
+# Markers are small: what reading many costs is the wait for each answer.
+_REQUESTS = 16
+_HALF_MINUTE_S = 30
 
 
 def tile_name(plan: GridPlan, tile: Tile) -> str:
@@ -29,24 +33,29 @@ def tile_name(plan: GridPlan, tile: Tile) -> str:
     return f"{plan.grid.granule}-{tile.row}-{tile.col}"
 
 
-def shard(root: Path, plan: GridPlan, tile: Tile, variable: str) -> Path:
-    """Return the file of a tile's shard of ``reflectance`` or ``observations``."""
-    lead = ("0", "0") if variable == "reflectance" else ("0",)
-    return root.joinpath(plan.grid.granule, variable, "c", *lead, str(tile.row), str(tile.col))
+def shard(plan: GridPlan, tile: Tile, variable: str) -> str:
+    """Return the name of a tile's shard of ``reflectance`` or ``observations``."""
+    lead = "0/0" if variable == "reflectance" else "0"
+    return f"{plan.grid.granule}/{variable}/c/{lead}/{tile.row}/{tile.col}"
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def half_minute() -> int:
+    """Return a number that stays the same for half a minute.
+
+    Training asks a store for thousands of windows. In a bucket it would wait for an answer each
+    time, so what was found there is taken to be there for half a minute more.
+    """
+    return int(time.monotonic() // _HALF_MINUTE_S)
 
 
-def mark_done(root: Path, plan: GridPlan, tile: Tile, hashes: dict[str, str], tally: Tally) -> None:
+def mark_done(
+    root: Folder, plan: GridPlan, tile: Tile, hashes: dict[str, str], tally: Tally
+) -> None:
     """Write the tile's marker.
 
     Parameters
     ----------
-    root : Path
+    root : Folder
         Folder of the plan's arrays.
     plan : GridPlan
         What the tile belongs to.
@@ -74,75 +83,107 @@ def mark_done(root: Path, plan: GridPlan, tile: Tile, hashes: dict[str, str], ta
         },
     )
     text = json.dumps(item.to_dict(include_self_link=False), indent=1, sort_keys=True)
-    replace_text(_path(root, plan, tile), text)
+    root.put(_name(plan, tile), text.encode())
 
 
-def is_done(root: Path, plan: GridPlan, tile: Tile) -> bool:
+def is_done(root: Folder, plan: GridPlan, tile: Tile) -> bool:
     """Return whether the tile is marked by this very task and its shards are there."""
-    marker = _properties(root, plan, tile)
+    marker = _properties(root, _name(plan, tile))
     if marker is None or marker["cropcube:task"] != plan.task_hash(tile):
         return False
-    return all(shard(root, plan, tile, name).exists() for name in marker["cropcube:sha256"])
+    return all(root.exists(shard(plan, tile, name)) for name in marker["cropcube:sha256"])
 
 
-def require_done(root: Path, plan: GridPlan, tile: Tile) -> None:
-    """Raise StoreError unless the tile is done."""
-    if not is_done(root, plan, tile):
-        name = tile_name(plan, tile)
-        raise StoreError(f"{root}: tile {name} is not done; run the build again, it resumes")
+def done_tiles(root: Folder, plan: Plan) -> dict[str, Tally]:
+    """Return what the build of each tile counted that `is_done`, by the tile's name.
+
+    Asks by listing: few requests for many tiles.
+    """
+    marked = root.listing(STATE)
+    wanted = [
+        (grid, tile, version)
+        for grid in plan.grids
+        for tile in grid.tiles
+        if (version := marked.get(_name(grid, tile))) is not None
+    ]
+    if not wanted:
+        return {}
+    stored = set().union(*(root.listing(grid.grid.granule) for grid in plan.grids))
+
+    def counted(task: tuple[GridPlan, Tile, str]) -> tuple[str, Tally] | None:
+        grid, tile, version = task
+        marker = _parse(root, _name(grid, tile), version)
+        if marker["cropcube:task"] != grid.task_hash(tile):
+            return None
+        if not stored.issuperset(shard(grid, tile, name) for name in marker["cropcube:sha256"]):
+            return None
+        return tile_name(grid, tile), Tally.model_validate(marker["cropcube:tally"])
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return dict(filter(None, pool.map(counted, wanted)))
 
 
-def tally_of(root: Path, plan: GridPlan, tile: Tile) -> Tally | None:
-    """Return what the build of a tile counted, or None if the tile is not done."""
-    marker = _properties(root, plan, tile)
-    if marker is None or not is_done(root, plan, tile):
-        return None
-    return Tally.model_validate(marker["cropcube:tally"])
+def require_marked(root: Folder, plan: GridPlan, tile: Tile) -> None:
+    """Raise StoreError unless the tile is marked by this very task."""
+    name, task = _name(plan, tile), plan.task_hash(tile)
+    if root.is_url:
+        _marked_then(root, name, task, half_minute())
+    else:
+        _require_marked(root, name, task)
 
 
-def problems_of(root: Path, plan: GridPlan, tile: Tile) -> list[str]:
+def not_done(root: Folder, plan: GridPlan, tile: Tile) -> StoreError:
+    """Return the error that says that a tile is not done."""
+    return _not_done(root, _name(plan, tile))
+
+
+def problems_of(root: Folder, plan: GridPlan, tile: Tile) -> list[str]:
     """Hash the tile's shards again; return one sentence for each thing that is wrong."""
-    name, marker = tile_name(plan, tile), _properties(root, plan, tile)
+    name, marker = tile_name(plan, tile), _properties(root, _name(plan, tile))
     if marker is None or marker["cropcube:task"] != plan.task_hash(tile):
         return [f"{name}: not done"]
     problems = []
     for variable, digest in marker["cropcube:sha256"].items():
-        path = shard(root, plan, tile, variable)
-        if not path.exists():
+        try:
+            if root.sha256(shard(plan, tile, variable)) != digest:
+                problems.append(f"{name}: the shard of {variable} was changed")
+        except FileNotFoundError:
             problems.append(f"{name}: the shard of {variable} is missing")
-        elif sha256(path) != digest:
-            problems.append(f"{name}: the shard of {variable} was changed")
     return problems
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _name(plan: GridPlan, tile: Tile) -> str:
+    return f"{STATE}/{tile_name(plan, tile)}.json"
 
 
-def _path(root: Path, plan: GridPlan, tile: Tile) -> Path:
-    return root / STATE / f"{tile_name(plan, tile)}.json"
+def _not_done(root: Folder, name: str) -> StoreError:
+    tile = name.removeprefix(f"{STATE}/").removesuffix(".json")
+    return StoreError(f"{root}: tile {tile} is not done; run the build again, it resumes")
 
 
-def _properties(root: Path, plan: GridPlan, tile: Tile) -> dict[str, Any] | None:
-    path = _path(root, plan, tile)
-    try:
-        changed = path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
-    return _parse(path, changed)
+def _require_marked(root: Folder, name: str, task: str) -> None:
+    marker = _properties(root, name)
+    if marker is None or marker["cropcube:task"] != task:
+        raise _not_done(root, name)
+
+
+# What raises is not remembered: only tiles that were found to be marked.
+@lru_cache(maxsize=4096)
+def _marked_then(root: Folder, name: str, task: str, _half_minute: int) -> None:
+    _require_marked(root, name, task)
+
+
+def _properties(root: Folder, name: str) -> dict[str, Any] | None:
+    version = root.version(name)
+    return None if version is None else _parse(root, name, version)
 
 
 # Training asks for the same tile thousands of times: parse each marker once.
 @lru_cache(maxsize=4096)
-def _parse(path: Path, _changed: int) -> dict[str, Any]:
+def _parse(root: Folder, name: str, _version: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["properties"]
+        return json.loads(root.get(name))["properties"]
     except (ValueError, KeyError) as error:
-        raise StoreError(f"{path}: damaged marker; delete it to build the tile again") from error
+        raise StoreError(
+            f"{root}/{name}: damaged marker; delete it to build the tile again"
+        ) from error

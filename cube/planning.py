@@ -146,17 +146,32 @@ def load_plan(path: str | Path) -> Plan:
         If the file is missing or is not a plan of this format.
     """
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise PlanError(f"{path}: not readable as a plan ({error})") from error
+    return parse_plan(content, str(path))
+
+
+def parse_plan(content: bytes, name: str) -> Plan:
+    """Return the plan in the content of a file; `name` is for messages.
+
+    Raises
+    ------
+    PlanError
+        If it is not a plan of this format.
+    """
+    try:
+        raw = json.loads(content)
+    except ValueError as error:
+        raise PlanError(f"{name}: not readable as a plan ({error})") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise PlanError(f"{path}: not a file written by `cropcube plan` ({FORMAT})")
+        raise PlanError(f"{name}: not a file written by `cropcube plan` ({FORMAT})")
     try:
         return Plan.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{path}: damaged plan, {where}: {first['msg']}; plan again") from error
+        raise PlanError(f"{name}: damaged plan, {where}: {first['msg']}; plan again") from error
 
 
 def plan(

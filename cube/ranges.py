@@ -25,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, TimeoutError
 
+from cube import traffic
 from cube.errors import redact
 
 Kind = Literal["transport", "forbidden", "missing", "corrupt", "refused"]
@@ -74,9 +75,12 @@ class Source:
             With its kind; the text holds no query of a signed URL.
         """
         if self.remote:
-            return _http_range(self, start, buffer)[0]
-        with _local(self.href) as file:
-            return os.preadv(file.fileno(), [buffer], start)
+            got = _http_range(self, start, buffer)[0]
+        else:
+            with _local(self.href) as file:
+                got = os.preadv(file.fileno(), [buffer], start)
+        traffic.count(requests=1, read=got)
+        return got
 
     def size(self) -> int:
         """Return the length of the whole file in bytes; asks the server for one byte."""

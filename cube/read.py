@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -15,9 +15,11 @@ from typing import Protocol
 import numba
 import numpy as np
 
+from cube import traffic
+from cube.blocks import Blocks, pack, unpack
 from cube.cores import compute, scratch
 from cube.errors import AccessError, ReadError, redact
-from cube.grid import PIXEL, Window
+from cube.grid import PIXEL, TILE, Window
 from cube.providers import get_provider
 from cube.ranges import FetchError, Source
 from cube.recipe import BANDS
@@ -123,6 +125,7 @@ def read_native(
     except FetchError as error:
         # The file may have been replaced since its header was read.
         _layout.cache_clear()
+        _blocks.clear()
         raise asset.failure(error, attempt=1) from error
 
 
@@ -135,15 +138,20 @@ def _read_blocks(
     free: Event | None,
 ) -> int:
     greatest = 0
+    # Other tiles need the rest of a block that is larger than a tile.
+    shared = layout.pixel * max(layout.block) > PIXEL * TILE
     for index, block in layout.blocks(window):
         part = block.intersect(window)
         here = part.relative_to(window).yx
+        if shared:
+            packed = _blocks.get((asset, index), partial(_pack_block, asset, layout, index))
+            place = part.relative_to(block)
+            greatest = max(greatest, compute(_copy_packed, layout, packed, place, out[here]))
+            continue
         size = int(layout.sizes[index])
         if wanted is not None and not wanted[here].any():
             size = 0
-        data = scratch("block").take(size).data
-        if size and asset.read_into(int(layout.offsets[index]), data) < size:
-            raise FetchError("corrupt", f"the file ends inside block {index}")
+        data = _bytes_of(asset, layout, index, size)
         if free is not None:
             free.wait()
         if size == 0:
@@ -152,6 +160,34 @@ def _read_blocks(
         place = part.relative_to(block)
         greatest = max(greatest, compute(copy_block, layout, index, data, place, out[here]))
     return greatest
+
+
+def _bytes_of(asset: Asset, layout: Layout, index: int, size: int) -> memoryview:
+    data = scratch("block").take(size).data
+    if size and asset.read_into(int(layout.offsets[index]), data) < size:
+        raise FetchError("corrupt", f"the file ends inside block {index}")
+    return data
+
+
+def _pack_block(asset: Asset, layout: Layout, index: int) -> bytes:
+    data = _bytes_of(asset, layout, index, int(layout.sizes[index]))
+    return compute(_decode_and_pack, layout, index, data)
+
+
+def _decode_and_pack(layout: Layout, index: int, data: memoryview) -> bytes:
+    high, wide = layout.block
+    memory = scratch("whole").take(high * wide * layout.dtype.itemsize)
+    pixels = memory.view(layout.dtype).reshape(layout.block)
+    if len(data):
+        copy_block(layout, index, data, Window(row=0, col=0, height=high, width=wide), pixels)
+    else:
+        pixels[:] = 0
+    return pack(pixels)
+
+
+def _copy_packed(layout: Layout, packed: bytes, place: Window, out: np.ndarray) -> int:
+    out[:] = unpack(packed, layout.block, layout.dtype)[place.yx]
+    return int(out.max(initial=0))
 
 
 def check_scene(scene: Scene) -> None:
@@ -227,6 +263,7 @@ class Asset:
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
                 pause = max(error.wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 logger.info("%s; next try in %.1f s", self.failure(error, attempt), pause)
+                traffic.count(retries=1)
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -265,6 +302,9 @@ def _asset(scene: Scene, band: str, window: Window) -> Asset:
     except OSError:
         version = 0
     return Asset(href, version, scene, band, tile)
+
+
+_blocks = Blocks()
 
 
 @lru_cache(maxsize=8192)

@@ -1,10 +1,10 @@
 """Segments: how months or years are added to a store without touching what it holds.
 
 The first plan written to a store fills the store's own folder. Every later one fills a segment: a
-folder named after its period that is a store of its own, arrays, plan and markers. While its tiles
-are being written it lies in ``.cropcube/appending``; once all are done it is moved beside the
-granules in one step. So a reader sees a segment whole or not at all, and an append that was
-interrupted leaves what was there before as it was.
+folder named after its period that is a store of its own, arrays, plan and markers. Once all its
+tiles are done, one object, ``.cropcube/added/<period>``, makes it part of the store. So a reader
+sees a segment whole or not at all, and an append that was interrupted leaves what was there before
+as it was. Nothing is moved: a bucket could only copy it.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import Any
 
 from cube.errors import StoreError
-from cube.markers import STATE, is_done, replace_text
-from cube.planning import GridPlan, Plan, Tile, load_plan
+from cube.markers import STATE, done_tiles, half_minute, tile_name
+from cube.objects import Folder
+from cube.planning import GridPlan, Plan, Tile, parse_plan
 from cube.recipe import Recipe
+from cube.tally import Tally
 
 PLAN = f"{STATE}/plan.json"
-APPENDING = f"{STATE}/appending"
+ADDED = f"{STATE}/added"
 _PLAIN_NAME = re.compile(r"\w[\w-]*", re.ASCII)
+_PERIOD = re.compile(r"\d{4}-[\d-]+_\d{4}-[\d-]+")
 
 
 @dataclass(frozen=True)
 class Segment:
     """One written plan and the folder that holds its arrays and markers."""
 
-    root: Path
+    root: Folder
     plan: Plan
 
     @property
@@ -54,17 +56,22 @@ class Segment:
         known = ", ".join(grid.grid.granule for grid in self.plan.grids)
         raise StoreError(f"{self.root} has no granule {granule}; it has {known}")
 
+    def done(self) -> dict[str, Tally]:
+        """Return what was counted for each tile that is done, by the tile's name."""
+        return done_tiles(self.root, self.plan)
+
     def missing(self) -> list[tuple[GridPlan, Tile]]:
         """Return the tiles that are not done."""
+        done = self.done()
         return [
             (grid, tile)
             for grid in self.plan.grids
             for tile in grid.tiles
-            if not is_done(self.root, grid, tile)
+            if tile_name(grid, tile) not in done
         ]
 
 
-def segments(root: Path) -> tuple[Segment, ...]:
+def segments(root: Folder) -> tuple[Segment, ...]:
     """Return what a store holds, in order of time; unfinished additions are not in it.
 
     Raises
@@ -72,13 +79,17 @@ def segments(root: Path) -> tuple[Segment, ...]:
     StoreError
         If `root` is not a cropcube store.
     """
-    first = segment_at(root)
-    # Moving a segment in changes the folder's own time.
-    added = _added(root, root.stat().st_mtime_ns)
-    return tuple(sorted((first, *added), key=lambda part: part.plan.recipe.start))
+    added = (name.removeprefix(f"{ADDED}/") for name in root.listing(ADDED))
+    found = (segment_at(root), *(segment_at(root / period) for period in added))
+    return tuple(sorted(found, key=lambda part: part.plan.recipe.start))
 
 
-def segment_at(folder: Path) -> Segment:
+def recent_segments(root: Folder) -> tuple[Segment, ...]:
+    """Return `segments`; of a bucket, as they were at most half a minute ago."""
+    return _segments_then(root, half_minute()) if root.is_url else segments(root)
+
+
+def segment_at(folder: Folder) -> Segment:
     """Return the one segment whose plan lies in `folder`.
 
     Raises
@@ -86,11 +97,10 @@ def segment_at(folder: Path) -> Segment:
     StoreError
         If `folder` holds no plan.
     """
-    try:
-        changed = (folder / PLAN).stat().st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(f"{folder} is not a cropcube store (no {PLAN})") from error
-    return _segment(folder, changed)
+    version = folder.version(PLAN)
+    if version is None:
+        raise StoreError(f"{folder} is not a cropcube store (no {PLAN})")
+    return _segment(folder, version)
 
 
 def join_plans(parts: tuple[Segment, ...]) -> Plan:
@@ -122,7 +132,7 @@ def has_gap(parts: tuple[Segment, ...]) -> bool:
     )
 
 
-def place(root: Path, plan: Plan) -> Path:
+def place(root: Folder, plan: Plan) -> Folder:
     """Return the folder where a plan's tiles belong; a new store gets the plan.
 
     Raises
@@ -131,10 +141,11 @@ def place(root: Path, plan: Plan) -> Path:
         If `root` holds something else, or a cube of another plan.
     """
     _check_names(plan)
-    if not (root / PLAN).exists():
-        if root.exists() and any(root.iterdir()):
+    if not root.exists(PLAN):
+        # The plan is the first object of a store: another process may just have written it.
+        if not root.is_empty() and not root.exists(PLAN):
             raise StoreError(f"{root} exists and is not a cropcube store; choose another path")
-        return _begin(root, plan)
+        _begin(root, plan)
     known = _known(root)
     if (folder := _find(known, plan)) is None:
         _check_extends(root, known, plan)
@@ -145,7 +156,7 @@ def place(root: Path, plan: Plan) -> Path:
     return folder
 
 
-def place_beside(root: Path, plan: Plan) -> Path:
+def place_beside(root: Folder, plan: Plan) -> Folder:
     """Return the folder where the tiles of a plan that extends a store belong.
 
     Raises
@@ -157,27 +168,30 @@ def place_beside(root: Path, plan: Plan) -> Path:
     known = _known(root)
     if (folder := _find(known, plan)) is None:
         _check_extends(root, known, plan)
-        folder = _begin(root / APPENDING / _period(plan.recipe), plan)
+        folder = root / _period(plan.recipe)
+        if not _begin(folder, plan):
+            raise StoreError(f"{folder}: another process just began it from other scenes")
     return folder
 
 
-def join(root: Path, folder: Path) -> None:
-    """Make a finished segment part of its store; nothing to do for the first and for a known one.
+def join(root: Folder, folder: Folder) -> None:
+    """Make a finished segment part of its store; nothing to do for the first one.
 
     Raises
     ------
     StoreError
         If a tile of the segment is not done.
     """
-    if folder.parent != root / APPENDING:
+    if folder == root:
         return
-    missing = segment_at(folder).missing()
-    if missing:
+    segment = segment_at(folder)
+    if missing := segment.missing():
         raise StoreError(
             f"{folder}: {len(missing)} tiles are not done; run the build again, it resumes"
         )
-    with writing(f"{root}, period {folder.name}"):
-        folder.rename(root / folder.name)
+    with writing(f"{root}, period {segment.period}"):
+        root.create(f"{ADDED}/{segment.period}", b"")
+    _segments_then.cache_clear()
 
 
 @contextmanager
@@ -200,11 +214,13 @@ def writing(what: str) -> Iterator[None]:
         ) from error
 
 
-def _known(root: Path) -> list[Segment]:
-    return [*segments(root), *_below(root / APPENDING)]
+def _known(root: Folder) -> list[Segment]:
+    folders = [root / name for name in root.children() if _PERIOD.fullmatch(name)]
+    # A folder of that name without a plan is none of ours, or has just been begun.
+    return [segment_at(root), *(segment_at(one) for one in folders if one.exists(PLAN))]
 
 
-def _find(known: list[Segment], plan: Plan) -> Path | None:
+def _find(known: list[Segment], plan: Plan) -> Folder | None:
     return next((segment.root for segment in known if segment.plan == plan), None)
 
 
@@ -215,11 +231,9 @@ def _join_grids(grid: GridPlan, recipe: Recipe, parts: tuple[Segment, ...]) -> G
     return GridPlan(**fields | {"recipe": recipe, "scenes": tuple(scenes)})
 
 
-def _begin(folder: Path, plan: Plan) -> Path:
+def _begin(folder: Folder, plan: Plan) -> bool:
     with writing(str(folder)):
-        (folder / STATE).mkdir(parents=True, exist_ok=True)
-        replace_text(folder / PLAN, plan.model_dump_json(indent=1))
-    return folder
+        return folder.create(PLAN, plan.model_dump_json(indent=1).encode())
 
 
 def _check_names(plan: Plan) -> None:
@@ -232,7 +246,7 @@ def _check_names(plan: Plan) -> None:
             )
 
 
-def _check_extends(root: Path, known: list[Segment], plan: Plan) -> None:
+def _check_extends(root: Folder, known: list[Segment], plan: Plan) -> None:
     held = known[0].plan
     differ = _method_differences(held.recipe, plan.recipe)
     if differ:
@@ -273,15 +287,11 @@ def _period(recipe: Recipe) -> str:
     return f"{recipe.start}_{recipe.end}"
 
 
-def _below(folder: Path) -> list[Segment]:
-    return [segment_at(plan.parents[1]) for plan in sorted(folder.glob(f"*/{PLAN}"))]
+@lru_cache(maxsize=64)
+def _segment(folder: Folder, _version: str) -> Segment:
+    return Segment(folder, parse_plan(folder.get(PLAN), f"{folder}/{PLAN}"))
 
 
 @lru_cache(maxsize=64)
-def _segment(folder: Path, _changed: int) -> Segment:
-    return Segment(folder, load_plan(folder / PLAN))
-
-
-@lru_cache(maxsize=64)
-def _added(root: Path, _changed: int) -> list[Segment]:
-    return _below(root)
+def _segments_then(root: Folder, _half_minute: int) -> tuple[Segment, ...]:
+    return segments(root)

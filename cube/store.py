@@ -1,4 +1,4 @@
-"""Cubes on disk: Zarr v3, one shard per tile, and a marker that says a tile is done.
+"""Cubes on disk or in a bucket: Zarr v3, a shard per tile, and a marker that says it is done.
 
 Layout of ``zones.zarr``::
 
@@ -12,6 +12,9 @@ Arrays span the whole grid, so a window of the grid indexes them directly; only 
 take room. A tile is written whole by one task, read back, hashed, and only then marked: whatever
 interrupts a build, a marked tile is right and an unmarked one is built again.
 
+A store lies in a folder, or in a bucket under ``s3://bucket/prefix``, with the same objects of the
+same bytes; `cube.objects` says how buckets are configured.
+
 `append` adds a plan of the same area and recipe, but of another period, beside what is there; no
 file of the store is touched. Gaps are filled within each written period, so a later one never
 changes the values of an earlier one.
@@ -19,10 +22,9 @@ changes the values of an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -35,7 +37,8 @@ from cube import arrays
 from cube.build import assemble, build_tile
 from cube.errors import StoreError
 from cube.grid import NativeGrid, Window
-from cube.markers import is_done, mark_done, problems_of, tally_of, tile_name
+from cube.markers import mark_done, problems_of, tile_name
+from cube.objects import Folder, Place, at
 from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
 from cube.segments import (
@@ -45,6 +48,7 @@ from cube.segments import (
     join_plans,
     place,
     place_beside,
+    recent_segments,
     segment_at,
     segments,
     writing,
@@ -82,12 +86,19 @@ class TileTally:
     counts: Tally
 
 
-def create(plan: Plan, path: str | Path) -> Path:
+def create(plan: Plan, path: Place) -> Place:
     """Create the store of a plan, or open it for resuming.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the store is made from.
+    path : Path or str
+        Folder, or URL such as ``s3://bucket/zones.zarr``.
 
     Returns
     -------
-    Path
+    Path or str
         The folder where `write_tile` puts the plan's tiles.
 
     Raises
@@ -95,24 +106,24 @@ def create(plan: Plan, path: str | Path) -> Path:
     StoreError
         If `path` holds something else, or the store of another plan.
     """
-    return _with_arrays(place(Path(path), plan), plan)
+    return _with_arrays(place(at(path), plan), plan).place
 
 
 def write(
     plan: Plan,
-    path: str | Path,
+    path: Place,
     client: Any = None,
     progress: Progress | None = None,
     max_missing: float = 0.0,
-) -> Path:
+) -> Place:
     """Build every tile of a plan that is not done yet and write it.
 
     Parameters
     ----------
     plan : Plan
         What to build.
-    path : str or Path
-        The store, a folder every worker can reach.
+    path : Path or str
+        The store, a folder or URL that every worker can reach.
     client : distributed.Client, optional
         Cluster to run on; default threads of this process, one per core.
     progress : callable, optional
@@ -122,7 +133,7 @@ def write(
 
     Returns
     -------
-    Path
+    Path or str
         The store's path.
 
     Raises
@@ -130,17 +141,17 @@ def write(
     ReadError, StoreError
         From the first tile that fails; tiles finished before stay.
     """
-    _fill(create(plan, path), plan, client, progress, max_missing)
-    return Path(path)
+    _fill(at(create(plan, path)), plan, client, progress, max_missing)
+    return at(path).place
 
 
 def append(
     plan: Plan,
-    path: str | Path,
+    path: Place,
     client: Any = None,
     progress: Progress | None = None,
     max_missing: float = 0.0,
-) -> Path:
+) -> Place:
     """Add another period, such as the next month or year, to a store without rewriting the rest.
 
     Readers see the period once its last tile is done; run again after an interruption, it resumes.
@@ -150,14 +161,14 @@ def append(
     ----------
     plan : Plan
         Same area, grids and recipe as the store's; its period overlaps with none that is there.
-    path : str or Path
+    path : Path or str
         The store.
     client, progress, max_missing
         As for `write`.
 
     Returns
     -------
-    Path
+    Path or str
         The store's path.
 
     Raises
@@ -165,20 +176,19 @@ def append(
     ReadError, StoreError
         As for `write`; StoreError also says in what the plan does not fit the store.
     """
-    folder = _with_arrays(place_beside(Path(path), plan), plan)
+    root = at(path)
+    folder = _with_arrays(place_beside(root, plan), plan)
     _fill(folder, plan, client, progress, max_missing)
-    join(Path(path), folder)
-    return Path(path)
+    join(root, folder)
+    return root.place
 
 
-def write_tile(
-    folder: str | Path, granule: str, row: int, col: int, max_missing: float = 0.0
-) -> str:
+def write_tile(folder: Place, granule: str, row: int, col: int, max_missing: float = 0.0) -> str:
     """Build one tile, write its shards, read them back, and mark it done.
 
     Parameters
     ----------
-    folder : str or Path
+    folder : Path or str
         As `create` returns it; the plan is read there, so that a task carries only its key.
     granule : str
         MGRS tile.
@@ -197,7 +207,7 @@ def write_tile(
     StoreError
         If the disk refuses, or what was read back is not what was written; the tile stays unmarked.
     """
-    root = Path(folder)
+    root = at(folder)
     plan = segment_at(root).grid(granule)
     tile = next(tile for tile in plan.tiles if (tile.row, tile.col) == (row, col))
     name = tile_name(plan, tile)
@@ -208,7 +218,7 @@ def write_tile(
     return name
 
 
-def open(path: str | Path) -> xr.Dataset | xr.DataTree:
+def open(path: Place) -> xr.Dataset | xr.DataTree:
     """Open a store as the lazy cube that `cube.build` returns for its plan.
 
     Periods that were added follow each other along time. Where one is missing between them no
@@ -219,12 +229,16 @@ def open(path: str | Path) -> xr.Dataset | xr.DataTree:
     StoreError
         If a tile is not done: a missing tile never reads as zeros.
     """
-    parts = segments(Path(path))
+    parts = segments(at(path))
+    done = [part.done() for part in parts]
     cubes = {}
     for grid in parts[0].plan.grids:
         granule = grid.grid.granule
         cube = xr.concat(
-            [_open_segment(part, part.grid(granule)) for part in parts],
+            [
+                _open_segment(part, part.grid(granule), names)
+                for part, names in zip(parts, done, strict=True)
+            ],
             dim="time",
             data_vars="minimal",
             coords="minimal",
@@ -238,12 +252,12 @@ def open(path: str | Path) -> xr.Dataset | xr.DataTree:
     return next(iter(cubes.values())) if len(cubes) == 1 else xr.DataTree.from_dict(cubes)
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: Place) -> Recipe:
     """Return the recipe a store was built with; see `read_plan`."""
     return read_plan(path).recipe
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_plan(path: Place) -> Plan:
     """Return the plan of all that a store holds.
 
     Of a store to which periods were added it is their union: the recipe's period goes from the
@@ -254,35 +268,39 @@ def read_plan(path: str | Path) -> Plan:
     StoreError
         If `path` is not a cropcube store, or its periods leave a gap.
     """
-    return join_plans(segments(Path(path)))
+    return join_plans(segments(at(path)))
 
 
-def tiles(path: str | Path) -> list[StoredTile]:
+def tiles(path: Place) -> list[StoredTile]:
     """Return all tiles that are finished in every period, by granule, row and column."""
-    parts = segments(Path(path))
+    parts = segments(at(path))
+    done = set.intersection(*(set(part.done()) for part in parts))
     return [
         StoredTile(grid.grid.granule, grid.grid, tile.window)
         for grid in parts[0].plan.grids
         for tile in grid.tiles
-        if all(is_done(part.root, part.grid(grid.grid.granule), tile) for part in parts)
+        if tile_name(grid, tile) in done
     ]
 
 
-def tallies(path: str | Path) -> list[TileTally]:
+def tallies(path: Place) -> list[TileTally]:
     """Return what the build of each finished tile counted, by period, granule, row and column."""
     return [
-        TileTally(part.period, tile_name(grid, tile), counts)
-        for part, grid, tile in _all_tiles(path)
-        if (counts := tally_of(part.root, grid, tile)) is not None
+        TileTally(part.period, name, done[name])
+        for part in segments(at(path))
+        for done in [part.done()]
+        for grid in part.plan.grids
+        for tile in grid.tiles
+        if (name := tile_name(grid, tile)) in done
     ]
 
 
-def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
+def read_window(path: Place, granule: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Read a window of a granule's grid into memory.
 
     Parameters
     ----------
-    path : str or Path
+    path : Path or str
         The store.
     granule : str
         MGRS tile, one of the store's groups.
@@ -300,7 +318,7 @@ def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndar
     StoreError
         If a tile of the plan that the window needs is not done or is damaged.
     """
-    parts = segments(Path(path))
+    parts = recent_segments(at(path))
     read = [arrays.read_window(part.root, part.grid(granule), window) for part in parts]
     if len(read) == 1:
         return read[0]
@@ -308,23 +326,27 @@ def read_window(path: str | Path, granule: str, window: Window) -> tuple[np.ndar
     return np.concatenate(reflectance), np.concatenate(observations)
 
 
-def verify(path: str | Path) -> list[str]:
+def verify(path: Place) -> list[str]:
     """Hash every shard again and return what is wrong, one sentence per problem."""
-    return [
-        problem
-        for part, grid, tile in _all_tiles(path)
-        for problem in problems_of(part.root, grid, tile)
+    tiles = [
+        (part.root, grid, tile)
+        for part in segments(at(path))
+        for grid in part.plan.grids
+        for tile in grid.tiles
     ]
+    with ThreadPoolExecutor(CPU_COUNT) as pool:
+        found = pool.map(lambda one: problems_of(*one), tiles)
+        return [problem for problems in found for problem in problems]
 
 
-def _with_arrays(folder: Path, plan: Plan) -> Path:
+def _with_arrays(folder: Folder, plan: Plan) -> Folder:
     with writing(str(folder)):
         arrays.create_groups(folder, plan)
     return folder
 
 
 def _fill(
-    folder: Path, plan: Plan, client: Any, progress: Progress | None, max_missing: float
+    folder: Folder, plan: Plan, client: Any, progress: Progress | None, max_missing: float
 ) -> None:
     todo = Segment(folder, plan).missing()
     done = plan.n_tiles - len(todo)
@@ -336,21 +358,14 @@ def _fill(
             progress(done, plan.n_tiles, name)
 
 
-def _all_tiles(path: str | Path) -> Iterator[tuple[Segment, GridPlan, Tile]]:
-    for part in segments(Path(path)):
-        for grid in part.plan.grids:
-            for tile in grid.tiles:
-                yield part, grid, tile
-
-
 def _run(
-    folder: Path, todo: list[tuple[GridPlan, Tile]], client: Any, max_missing: float
+    folder: Folder, todo: list[tuple[GridPlan, Tile]], client: Any, max_missing: float
 ) -> Iterator[str]:
     keys = [(grid.grid.granule, tile.row, tile.col, max_missing) for grid, tile in todo]
     if client is None:
         threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
         with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(write_tile, folder, *key) for key in keys]
+            futures = [pool.submit(write_tile, folder.place, *key) for key in keys]
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -360,14 +375,14 @@ def _run(
         return
     import distributed
 
-    shared = str(folder.resolve())
+    shared = str(folder.absolute())
     remote = [client.submit(write_tile, shared, *key, pure=False) for key in keys]
     for future in distributed.as_completed(remote):
         yield future.result()
 
 
-def _open_segment(part: Segment, grid: GridPlan) -> xr.Dataset:
-    missing = [tile for tile in grid.tiles if not is_done(part.root, grid, tile)]
+def _open_segment(part: Segment, grid: GridPlan, done: Collection[str]) -> xr.Dataset:
+    missing = [tile for tile in grid.tiles if tile_name(grid, tile) not in done]
     if missing:
         raise StoreError(
             f"{part.root}: {len(missing)} of {len(grid.tiles)} tiles of {grid.grid.granule} are "
@@ -380,7 +395,7 @@ def _open_segment(part: Segment, grid: GridPlan) -> xr.Dataset:
 
 
 def _stored_tile(folder: str, granule: str, tile: Tile) -> xr.Dataset:
-    part = segment_at(Path(folder))
+    part = segment_at(at(folder))
     reflectance, observations = arrays.read_window(part.root, part.grid(granule), tile.window)
     return xr.Dataset(
         {

@@ -1,5 +1,5 @@
 """Where and how cropcube runs."""
 
-from deploy.cluster import open_cluster
+from deploy.cluster import Cluster, open_cluster
 
-__all__ = ["open_cluster"]
+__all__ = ["Cluster", "open_cluster"]

@@ -214,6 +214,7 @@ class _Runner:
 
     def train_network(self, data: model.TileData, out: Path, report: Report | None = None) -> Any:
         network = self.study.network
+        options: dict[str, Any] = network.options
         return model.train(
             network.name,
             data,
@@ -225,7 +226,7 @@ class _Runner:
             class_weights=network.class_weights,
             seed=self.study.seed,
             progress=report,
-            **network.options,
+            **options,
         )
 
     def train_trees(self, data: model.TileData, out: Path, report: Report | None = None) -> Any:

@@ -1,5 +1,6 @@
 """From cubes and parcels to trained models, honest scores and maps."""
 
+from model.areas import estimate_areas
 from model.artefact import Artefact, load
 from model.boost import boost
 from model.compare import Comparison, compare
@@ -29,6 +30,7 @@ __all__ = [
     "choose_zones",
     "compare",
     "cross_validate",
+    "estimate_areas",
     "evaluate",
     "folds",
     "load",

@@ -17,6 +17,7 @@ import numpy as np
 import xgboost as xgb
 
 from cube.errors import SplitError
+from cube.objects import at
 from model import artefact
 from model.artefact import Run
 from model.boost_cluster import Progress, cluster, rounds_told, survive
@@ -250,7 +251,7 @@ class _Fit:
     def chunks(self, stage: str) -> list[tuple[Any, tuple[int, int]]]:
         """Return each tile's sample, held by a worker, and its shape; empty ones are left out."""
         index = self.client.scatter(self.data.index, broadcast=True, hash=False)
-        store = self.data.store.resolve()
+        store = at(self.data.store).absolute().place
         tiles = {int(number) for number in self.data.index.entries[stage][:, 0]}
         # Tasks, not scattered arrays: what a lost worker held is sampled again.
         futures = [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cube.errors import SplitError
 from cube.grid import Window
+from cube.objects import Place
 from cube.store import read_recipe, read_window
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Sampling:
 
 
 def sample_tile(
-    store: Path, index: SampleIndex, stage: str, number: int, codes: Codes, sampling: Sampling
+    store: Place, index: SampleIndex, stage: str, number: int, codes: Codes, sampling: Sampling
 ) -> np.ndarray:
     """Return the sample of one tile as float32 [M, T × C + 2]: features, code, weight.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 IGNORE = 255
@@ -131,6 +132,33 @@ def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, int]:
     counted = (truth != IGNORE) & ~np.isnan(probabilities[:, 0])
     chosen = probabilities[counted, truth[counted]].astype(np.float64)
     return float(-np.log(np.clip(chosen, EPSILON, 1.0)).sum()), int(counted.sum())
+
+
+def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Compare how sure a model was with how often it was right.
+
+    Parameters
+    ----------
+    truth : integer [N]
+        Class index; 255 is left out.
+    probabilities : float [N, K]
+        Rows with NaN (no decision) are left out.
+    bins : int
+        Equal parts of 0…1 by the probability of the likeliest class; 1 is in the last.
+
+    Returns
+    -------
+    DataFrame, one row per bin that holds pixels
+        ``confidence`` (mean probability of the answer), ``accuracy`` and ``pixels``. Their mean
+        distance, weighted by pixels, is the expected calibration error.
+    """
+    counted = (truth != IGNORE) & ~np.isnan(probabilities[:, 0])
+    sure = probabilities[counted].max(axis=1).astype(np.float64)
+    right = probabilities[counted].argmax(axis=1) == truth[counted]
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"confidence": sure, "accuracy": right, "pixels": 1})
+    told = table.groupby(place).agg({"confidence": "mean", "accuracy": "mean", "pixels": "sum"})
+    return told.rename_axis("bin")
 
 
 @dataclass

@@ -20,6 +20,7 @@ import numpy as np
 import cube.store
 from cube.errors import ArtefactError, ClusterLostError
 from cube.grid import Window
+from cube.objects import at
 from cube.planning import GridPlan, plan
 from cube.recipe import Recipe
 from cube.scenes import Scenes
@@ -319,7 +320,7 @@ def decide(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _tiles(
     artefact: str | Path, store: str | Path, grid: GridPlan, client: Client | None
 ) -> Iterator[tuple[Window, MappedTile]]:
-    folder, path = str(Path(artefact).resolve()), str(Path(store).resolve())
+    folder, path = str(Path(artefact).resolve()), str(at(store).absolute())
     one = partial(map_tile, folder, path, grid.grid.granule)
     windows = [tile.window for tile in grid.tiles]
     if client is None:

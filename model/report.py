@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -38,14 +39,19 @@ def confusion(matrix: np.ndarray, legend: Legend, path: Path) -> Path:
     path : Path
         PNG to write.
     """
-    used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+    n = max(len(_occurring(matrix)), 2)
+    side = 1.6 + 0.34 * n
+    figure = Figure(figsize=(side, side))
+    draw_confusion(figure.add_subplot(), matrix, legend)
+    return _save(figure, path)
+
+
+def draw_confusion(axes: Axes, matrix: np.ndarray, legend: Legend) -> None:
+    """Draw a confusion matrix as `confusion` does, into axes of a larger figure."""
+    used = _occurring(matrix)
     counts = matrix[np.ix_(used, used)]
     support = counts.sum(axis=1)
     shares = counts / np.maximum(support, 1)[:, None]
-    n = max(len(used), 2)
-    side = 1.6 + 0.34 * n
-    figure = Figure(figsize=(side, side))
-    axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [legend.classes[i] for i in used]
     axes.set_xticks(range(len(used)), names, rotation=90)
@@ -60,7 +66,10 @@ def confusion(matrix: np.ndarray, legend: Legend, path: Path) -> Path:
     for row, number in enumerate(support):
         axes.text(len(used) - 0.3, row, f"{number:,}", va="center", size=7, color=_GREY)
     _bare(axes)
-    return _save(figure, path)
+
+
+def _occurring(matrix: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
 def class_shares(truth: np.ndarray, predicted: np.ndarray, legend: Legend, path: Path) -> Path:

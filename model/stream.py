@@ -212,7 +212,7 @@ class LiveTiles(IterableDataset[Batch]):
             except TimeoutError as error:
                 # A task may itself raise TimeoutError; then the future is done.
                 if future.done():
-                    raise
+                    return future.result()
                 why = self._trouble()
                 silent_since = (silent_since or time.monotonic()) if why else None
                 if silent_since and time.monotonic() - silent_since > self.patience:

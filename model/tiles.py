@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cube.errors import LabelError, StoreError
 from cube.grid import Window
+from cube.objects import Place, at
 from cube.recipe import Recipe
 from cube.store import StoredTile, read_plan, read_window, tiles
 from model.labelstore import LabelStore
@@ -95,7 +96,7 @@ class SampleStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        store: Path,
+        store: Place,
         assembler: Assembler,
         *,
         batch_size: int,
@@ -234,7 +235,7 @@ class TileData(pl.LightningDataModule):
         normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__()
-        self.store, self.labels, self.split = Path(store), Path(labels), split
+        self.store, self.labels, self.split = at(store).place, Path(labels), split
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.augment, self.memory = augment, memory
         self.label_store = open_labels(labels, legend)
@@ -389,7 +390,7 @@ def _around(windows: list[Window]) -> Window:
     return Window(row=row, col=col, height=bottom - row, width=right - col)
 
 
-def _require_same_grids(store: Path, labels: LabelStore, tiles: list[StoredTile]) -> None:
+def _require_same_grids(store: Place, labels: LabelStore, tiles: list[StoredTile]) -> None:
     known = {grid.granule: grid for grid in labels.grids}
     for tile in tiles:
         if known.get(tile.granule) != tile.grid:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.s3_server import S3Server, serve_s3
 
 # Kernels are compiled at their first call: time says nothing about an example.
 settings.register_profile("cropcube", deadline=None)
@@ -23,6 +26,22 @@ def real_data() -> Path:
     if not (path / "archive").is_dir():
         pytest.skip(f"CROPCUBE_DATA={path} holds no folder 'archive'")
     return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server for the whole session; most tests want `s3`, which also tells where it is."""
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """The S3 server, with the environment through which every program finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        yield s3_server
 
 
 #: Files that take minutes: begun first, or two processes would end with one of them working alone.

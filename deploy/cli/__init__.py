@@ -8,7 +8,7 @@ import sys
 import typer
 
 from cube.errors import CropcubeError
-from deploy.cli import data, learning, study
+from deploy.cli import cluster, data, job, learning, study
 from deploy.progress import console
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 for part in (study, data, learning):
     app.registered_commands += part.app.registered_commands
+app.add_typer(cluster.app)
+app.add_typer(job.app)
 
 
 def main() -> None:

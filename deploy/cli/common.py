@@ -50,10 +50,18 @@ MaskErode = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", help="'local' or tls://host:port; default this process.")
+    str | None,
+    typer.Option(
+        "--cluster", help="local, gateway, slurm or tls://host:port; default this process."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
-Store = Annotated[Path, typer.Option("--store", help="Cube store (zones.zarr).")]
+Store = Annotated[
+    str, typer.Option("--store", help="Cube store: zones.zarr or s3://bucket/prefix.")
+]
+StoreOut = Annotated[
+    str, typer.Option("--out", help="Where to write: a folder or s3://bucket/prefix.")
+]
 
 
 def example(command: str) -> str:
@@ -88,9 +96,9 @@ def cluster_of(where: str | None) -> Iterator[Any]:
         return
     from deploy.cluster import open_cluster
 
-    with open_cluster(where) as client:
-        console.print(f"cluster: {client.dashboard_link}")
-        yield client
+    with open_cluster(where) as cluster:
+        console.print(f"cluster: {cluster.name} {cluster.dashboard_link}", markup=False)
+        yield cluster.client
 
 
 def area_of(text: str) -> Any:

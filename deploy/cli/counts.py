@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cube.markers import tile_name
+from cube.objects import Place
 from cube.planning import Plan
 from cube.store import tallies
 from cube.tally import Tally
@@ -59,7 +59,7 @@ class Counts:
         }
 
 
-def counted(plan: Plan, store: Path) -> Counts:
+def counted(plan: Plan, store: Place) -> Counts:
     """Sum what the build of a plan's tiles counted; the store holds all of them."""
     period = f"{plan.recipe.start}_{plan.recipe.end}"
     of_tile = {one.tile: one.counts for one in tallies(store) if one.period == period}

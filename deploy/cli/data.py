@@ -22,6 +22,7 @@ from deploy.cli.common import (
     Period,
     Provider,
     Start,
+    StoreOut,
     area_of,
     cluster_of,
     emit,
@@ -164,7 +165,7 @@ def plan(
 @app.command(epilog=example("cropcube build plan.json --out zones.zarr"))
 def build(
     plan: Annotated[Path, typer.Argument(help="File written by `cropcube plan`.")],
-    out: Out,
+    out: StoreOut,
     cluster: Cluster = None,
     max_missing: Annotated[
         float,
@@ -197,7 +198,7 @@ def build(
 
 @app.command(epilog=example("cropcube quality zones.zarr --out quality"))
 def quality(
-    store: Annotated[Path, typer.Argument(help="Cube store (zones.zarr).")],
+    store: Annotated[str, typer.Argument(help="Cube store: a folder or s3://bucket/prefix.")],
     out: Out,
     as_json: Json = False,
 ) -> None:

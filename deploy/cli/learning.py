@@ -33,7 +33,7 @@ SplitPath = Annotated[Path, typer.Option("--split", help="Split file (split.json
 Model = Annotated[Path, typer.Option("--model", help="Folder of a trained model.")]
 
 
-def data_of(store: Path, labels: Path, split: Path, **options: Any) -> TileData:
+def data_of(store: str, labels: Path, split: Path, **options: Any) -> TileData:
     """Return the training data of three files."""
     import model
 
@@ -124,7 +124,7 @@ def train(
     split: SplitPath,
     out: Out,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="One of the model's; `cropcube models` lists them.")
+        str | None, typer.Option("--preset", help="One that `cropcube models` lists.")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Samples per step.")] = 16,

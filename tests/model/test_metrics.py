@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from model.metrics import (
     ParcelVotes,
@@ -14,6 +15,7 @@ from model.metrics import (
     confusion_matrix,
     log_loss,
     majority_class,
+    reliability,
     summary,
 )
 
@@ -117,6 +119,27 @@ def test_parcels_vote_and_mean_probability_may_disagree() -> None:
     matrices = votes.matrices()
     np.testing.assert_array_equal(matrices["vote"], [[0, 0, 0], [1, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(matrices["mean"], [[0, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+
+def test_reliability_against_scikit_learn() -> None:
+    random = np.random.default_rng(3)
+    probabilities = random.dirichlet([0.4, 0.3, 0.5], 4000)
+    truth = random.integers(0, 3, 4000)
+    found = reliability(truth, probabilities)
+    right = probabilities.argmax(axis=1) == truth
+    accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=10)
+    np.testing.assert_allclose(found.accuracy, accuracy)
+    np.testing.assert_allclose(found.confidence, confidence)
+    assert found.pixels.sum() == 4000
+    assert found.index.min() >= 3  # the likeliest of three classes has a third at least
+
+
+def test_reliability_counts_decisions_on_labelled_pixels() -> None:
+    probabilities = np.array([[1.0, 0], [0, 1.0], [0.8, 0.2], [np.nan, np.nan]], np.float32)
+    found = reliability(np.array([0, 255, 1, 0]), probabilities, bins=5)
+    assert found.to_dict("index") == {
+        4: {"confidence": pytest.approx(0.9), "accuracy": 0.5, "pixels": 2}
+    }
 
 
 def test_no_parcels_is_an_empty_matrix() -> None:
