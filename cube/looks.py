@@ -1,9 +1,10 @@
 """What a tile sees: its clear pixels, and the values of one period at a time.
 
 The scene classification of every scene is read first; a scene without a clear pixel in the tile is
-forgotten before its bands are asked for, and so is a block of a file without one. Then the periods
-come one after the other in one integer buffer. While the caller works on it, the next period's
-bytes arrive; they are decoded once the buffer is free, so that memory holds one period only.
+forgotten before its bands are asked for, and so is a block of a file without one. Then the bands
+come in batches of whole periods, in one integer buffer: as many periods as fit, so that neither
+memory nor the number of reads in flight depends on how often the satellite passes. While the caller
+works on a batch, the next one's bytes arrive; they are decoded once the buffer is free.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from threading import Event
 
@@ -32,6 +33,8 @@ from cube.tally import Tally
 #: Reads that each tile being built keeps in flight: enough to hide the latency of a network. How
 #: many of them decode at once is another matter (`cube.cores`).
 READS_IN_FLIGHT = 16
+#: Bytes of pixels read at a time, unless one period needs more: twelve passes in four bands.
+BATCH = 96 * 2**20
 #: Failures that `max_missing` may excuse: of a file or of the way to it, not of the user's rights.
 EXCUSABLE = ("missing", "corrupt", "transport")
 #: Metres of an SCL pixel in 10 m pixels.
@@ -40,17 +43,35 @@ _SCL = 2
 
 @dataclass(frozen=True)
 class Look:
-    """One scene over the tile: `clear` is bool [y, x], pixels of 20 m that cover the window.
+    """One scene over the tile.
 
-    `place` is its place on the cube's time axis; `dark` are rows and columns of some pixels of
-    vegetation and water, int64 [2, n], to test the offset on; `seen` counts pixels with data.
+    Attributes
+    ----------
+    place : int
+        On the cube's time axis.
+    scene : Scene
+    bits : ndarray of uint8
+        `clear`, packed: a year of them is kept.
+    size : (int, int)
+        Rows and columns of `clear`.
+    dark : ndarray of int64 [2, n]
+        Rows and columns of some pixels of vegetation and water, to test the offset on.
+    seen : int
+        Pixels with data.
     """
 
     place: int
     scene: Scene
-    clear: np.ndarray
+    bits: np.ndarray
+    size: tuple[int, int]
     dark: np.ndarray
     seen: int
+
+    @property
+    def clear(self) -> np.ndarray:
+        """Return bool [y, x]: which of the 20 m pixels that cover the window are clear."""
+        count = self.size[0] * self.size[1]
+        return np.unpackbits(self.bits, count=count).view(np.bool_).reshape(self.size)
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class Period:
     place : int
     scenes : tuple of Scene
     values : ndarray of uint16 [scene, band, pixel]
-        DN as stored; the next period overwrites them.
+        DN as stored; later periods overwrite them.
     clear : ndarray of bool [scene, pixel]
     subtract : ndarray of uint16 [scene]
     """
@@ -113,24 +134,25 @@ class TileView:
         SceneError
             If pixels contradict what was decided about ESA's offset.
         """
-        groups = [list(group) for _, group in groupby(self._looks, key=lambda look: look.place)]
-        if not groups:
-            return
-        most = max(len(group) for group in groups)
         size = (self._window.height, self._window.width)
+        of_one = 2 * len(self._plan.recipe.bands) * math.prod(size)
+        batches = _batches(self._looks, BATCH // of_one)
+        if not batches:
+            return
+        most = max(len(batch) for batch in batches)
         values = _kept("values", (most, len(self._plan.recipe.bands), *size), np.uint16)
         clear = _kept("clear", (2, most, *size), np.bool_)
         free = Event()
         free.set()
-        coming = self._start(groups[0], values, clear[0], free)
-        for turn, group in enumerate(groups):
+        coming = self._start(batches[0], values, clear[0], free)
+        for turn, batch in enumerate(batches):
             arrived, coming = coming, []
             try:
-                self._arrive(group, arrived, values, clear[turn % 2])
+                self._arrive(batch, arrived, values, clear[turn % 2])
                 free = Event()
-                if turn + 1 < len(groups):
-                    coming = self._start(groups[turn + 1], values, clear[(turn + 1) % 2], free)
-                yield _period(group, values, clear[turn % 2])
+                if turn + 1 < len(batches):
+                    coming = self._start(batches[turn + 1], values, clear[(turn + 1) % 2], free)
+                yield from _periods(batch, values, clear[turn % 2])
                 free.set()
             except BaseException:
                 # Leave no read running behind an error.
@@ -142,11 +164,7 @@ class TileView:
     def _all_looks(self) -> list[Look]:
         scenes = list(zip(self._plan.places.tolist(), self._plan.scenes, strict=True))
         coarse = native_window(self._window, _SCL)
-        clear = np.empty((len(scenes), coarse.height, coarse.width), np.bool_)
-        futures = [
-            _reads().submit(self._look, place, scene, coarse, clear[n])
-            for n, (place, scene) in enumerate(scenes)
-        ]
+        futures = [_reads().submit(self._look, place, scene, coarse) for place, scene in scenes]
         looks = []
         try:
             for future in futures:
@@ -157,22 +175,22 @@ class TileView:
         except BaseException:
             wait([future for future in futures if not future.cancel()])
             raise
-        _one_per_pass(looks)
+        looks = _one_per_pass(looks)
         for look in looks:
             self.tally.seen[look.place] += look.seen
             self.tally.clear[look.place] += int(np.count_nonzero(look.clear))
-        seen = [look for look in looks if look.clear.any()]
+        seen = [look for look in looks if look.bits.any()]
         # Earlier ones first: where a composite has to choose between equals, the first one wins.
         return sorted(seen, key=lambda look: (look.place, look.scene.datetime, look.scene.id))
 
-    def _look(self, place: int, scene: Scene, coarse: Window, clear: np.ndarray) -> Look:
+    def _look(self, place: int, scene: Scene, coarse: Window) -> Look:
         margin = self._plan.recipe.margin
         around = coarse.grown(margin).intersect(native_window(scene.grid.window, _SCL))
         scl = scratch("scl").take(around.height * around.width).reshape(around.height, -1)
         self._read(scene, "scl", around, scl)
         inside = coarse.relative_to(around).yx
         try:
-            clear[:] = clear_mask(scl, self._plan.recipe.mask)[inside]
+            clear = clear_mask(scl, self._plan.recipe.mask)[inside]
         except SceneError as error:
             tile = f"{scene.grid.granule} row {self._window.row} col {self._window.col}"
             raise ReadError(
@@ -184,7 +202,8 @@ class TileView:
                 kind="corrupt",
             ) from error
         here = scl[inside]
-        return Look(place, scene, clear, _dark(here), int(np.count_nonzero(here)))
+        bits, seen = np.packbits(clear), int(np.count_nonzero(here))
+        return Look(place, scene, bits, here.shape, _dark(here), seen)
 
     def _start(
         self, group: list[Look], values: np.ndarray, clear: np.ndarray, free: Event
@@ -273,27 +292,42 @@ def _dark(scl: np.ndarray) -> np.ndarray:
     return step * np.array(np.nonzero(np.isin(scl[::step, ::step], DARK_CLASSES)))
 
 
-def _one_per_pass(looks: list[Look]) -> None:
+def _one_per_pass(looks: list[Look]) -> list[Look]:
     """Where parts of one pass overlap, keep the first clear one in order of ids."""
     taken: dict[str, np.ndarray] = {}
+    kept = []
     for look in sorted(looks, key=lambda look: look.scene.id):
-        earlier = taken.get(look.scene.acquisition)
-        if earlier is None:
-            taken[look.scene.acquisition] = look.clear
+        earlier = taken.get(look.scene.acquisition, np.uint8(0))
+        taken[look.scene.acquisition] = earlier | look.bits
+        kept.append(replace(look, bits=look.bits & ~earlier))
+    return kept
+
+
+def _batches(looks: list[Look], most: int) -> list[list[Look]]:
+    """Join periods as long as their looks are at most so many; a period stays whole."""
+    batches: list[list[Look]] = []
+    for _, period in groupby(looks, key=lambda look: look.place):
+        group = list(period)
+        if batches and len(batches[-1]) + len(group) <= most:
+            batches[-1] += group
         else:
-            np.greater(look.clear, earlier, out=look.clear)
-            taken[look.scene.acquisition] = earlier | look.clear
+            batches.append(group)
+    return batches
 
 
-def _period(group: list[Look], values: np.ndarray, clear: np.ndarray) -> Period:
-    count, scenes = len(group), tuple(look.scene for look in group)
-    return Period(
-        place=group[0].place,
-        scenes=scenes,
-        values=values[:count].reshape(count, values.shape[1], -1),
-        clear=clear[:count].reshape(count, -1),
-        subtract=np.array([scene.subtract for scene in scenes], np.uint16),
-    )
+def _periods(batch: list[Look], values: np.ndarray, clear: np.ndarray) -> Iterator[Period]:
+    start = 0
+    for place, period in groupby(batch, key=lambda look: look.place):
+        scenes = tuple(look.scene for look in period)
+        part = slice(start, start + len(scenes))
+        yield Period(
+            place=place,
+            scenes=scenes,
+            values=values[part].reshape(len(scenes), values.shape[1], -1),
+            clear=clear[part].reshape(len(scenes), -1),
+            subtract=np.array([scene.subtract for scene in scenes], np.uint16),
+        )
+        start = part.stop
 
 
 def _kept(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
