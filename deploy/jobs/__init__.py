@@ -1,9 +1,10 @@
 """Batch jobs: planned, estimated, run by many, resumed, verified."""
 
 from deploy.jobs.job import Job, open_job
+from deploy.jobs.loop import Outcome
 from deploy.jobs.plan import plan_job
 from deploy.jobs.report import report
-from deploy.jobs.run import Outcome, run_job
+from deploy.jobs.run import run_job
 from deploy.jobs.status import cancel, status, verify
 
 __all__ = [
