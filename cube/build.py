@@ -36,6 +36,9 @@ from cube.planning import GridPlan, Plan, Tile
 from cube.read import Reader, read_native
 from cube.reducers import reducer_of
 
+#: So few tiles of a grid that their tasks may each hold the plan.
+FEW = 32
+
 
 def build_tile(
     plan: GridPlan, tile: Tile, read: Reader = read_native, max_missing: float = 0.0
@@ -142,14 +145,16 @@ def _dataset(plan: GridPlan, window: Window, reflectance: Any, observations: Any
 
 
 def _build_grid(plan: GridPlan, max_missing: float) -> xr.Dataset:
-    # The plan enters the graph once; tasks carry its key and their tile, never a list of scenes.
+    # The plan enters the graph once; tasks carry its key and their tile, never a list of scenes. A
+    # few tiles carry it themselves: Dask would crowd them where their common input lies.
     shared = f"plan-{plan.hash}"
     make = partial(build_tile, max_missing=max_missing)
-    graph: dict[str, Any] = {shared: plan}
+    graph: dict[str, Any] = {} if len(plan.tiles) <= FEW else {shared: plan}
+    source = shared if graph else plan
     keys = {}
     for tile in plan.tiles:
         key = keys[tile.row, tile.col] = f"tile-{plan.task_hash(tile)}-{max_missing:g}"
-        graph[key] = (make, shared, tile)
+        graph[key] = (make, source, tile)
     return assemble(plan, keys, graph)
 
 

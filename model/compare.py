@@ -36,7 +36,8 @@ class Comparison:
     def text(self) -> str:
         """Return the table as plain text."""
         sink = io.StringIO()
-        Console(file=sink, width=120).print(self.table())
+        # Plain text everywhere: a notebook would get colour codes.
+        Console(file=sink, width=120, force_jupyter=False, color_system=None).print(self.table())
         return sink.getvalue()
 
     def markdown(self) -> str:
