@@ -1,18 +1,25 @@
 """Execute the notebooks in order and write each with its outputs: ``python notebooks/run.py``.
 
 Names of scripts may follow (``03_training_tiles.py``); default all. The first error ends the run
-with its traceback, and the notebook that failed is not written.
+with its traceback, and the notebook that failed is not written. Notebook 1 finds a Dask Gateway on
+this machine, which runs as long as it does.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+
+from tests.deploy.gateway_server import gateway_server
 
 HERE = Path(__file__).parent
 #: Seconds that one cell may take.
@@ -20,8 +27,21 @@ LIMIT = 600
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
-def execute(script: Path) -> Path:
-    """Run one script in its folder and write the notebook beside it.
+@contextmanager
+def local_gateway() -> Iterator[dict[str, str]]:
+    """Run a Dask Gateway on free ports of loopback; gives the variables by which Dask finds it."""
+    with tempfile.TemporaryDirectory() as root, gateway_server(Path(root)) as server:
+        # Dask reads values as Python where it can: a password of digits would become a number.
+        yield {
+            "DASK_GATEWAY__ADDRESS": server.address,
+            "DASK_GATEWAY__AUTH__TYPE": "basic",
+            "DASK_GATEWAY__AUTH__KWARGS__USERNAME": "reader",
+            "DASK_GATEWAY__AUTH__KWARGS__PASSWORD": repr(server.password),
+        }
+
+
+def execute(script: Path, environment: Mapping[str, str]) -> Path:
+    """Run one script in its folder, with variables of its own, and write the notebook beside it.
 
     Raises
     ------
@@ -40,7 +60,7 @@ def execute(script: Path) -> Path:
         extra_arguments=["--IPKernelApp.capture_fd_output=False", "--log-level=ERROR"],
         resources={"metadata": {"path": str(script.parent)}},
     )
-    client.execute()
+    client.execute(env=os.environ | environment)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # drawn at random otherwise: a difference in every run
     # What the kernel says about itself names the machine's Python; nobody reads it.
@@ -55,7 +75,11 @@ def main(names: list[str]) -> None:
     scripts = [HERE / name for name in names] or sorted(HERE.glob("[0-9][0-9]_*.py"))
     for script in scripts:
         started = time.monotonic()
-        target = execute(script)
+        if script.stem == "01_cluster_and_first_cube":
+            with local_gateway() as environment:
+                target = execute(script, environment)
+        else:
+            target = execute(script, {})
         print(f"{target.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
