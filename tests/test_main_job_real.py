@@ -18,13 +18,14 @@ def beziers(request, real_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("beziers")
     store, labels = prepare(real_data / "archive" / "beziers-2018", request.param, folder)
     split = model.split_parcels(labels, seed=0)
-    return model.TileData(store, labels, None, split, batch_size=4, augment=True), folder
+    return model.TileData(store, labels, None, split, sample=32, batch_size=4, augment=True), folder
 
 
 def test_both_models_beat_the_majority_class(beziers):
     data, folder = beziers
     model.boost(data, folder / "xgboost", rounds=60)
-    model.train("hybrid", data, folder / "hybrid", epochs=30, patience=30, class_weights="sqrt")
+    small = {"d": 32, "dropout": 0.0, "epochs": 30, "patience": 30}
+    model.train("hybrid", data, folder / "hybrid", class_weights="sqrt", **small)
     for name in ("xgboost", "hybrid"):
         scores = model.evaluate(folder / name, data, out=folder / "scores" / name)
         majority = scores.baseline["all"]["accuracy"]

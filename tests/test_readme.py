@@ -31,5 +31,6 @@ def test_every_command_it_names_exists():
     from deploy.cli import app
 
     names = {command.callback.__name__ for command in app.registered_commands}
+    names |= {group.name or group.typer_instance.info.name for group in app.registered_groups}
     (listed,) = re.findall(r"`cropcube (run \|[^`]*)`", README.read_text())
     assert set(re.findall(r"\w+", listed)) == names

@@ -151,7 +151,7 @@ def test_ignored_pixels_change_nothing(study: Study, tmp_path: Path) -> None:
     assert (one / "model.ubj").read_bytes() == (two / "model.ubj").read_bytes()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_survives_a_killed_worker(study: Study, tmp_path: Path, cluster: Client) -> None:
     pids = list(cluster.run(os.getpid).values())
     assert len(pids) == 2
