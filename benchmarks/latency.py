@@ -54,7 +54,11 @@ def synchronous(folder: str, origin: str) -> dict[str, Any]:
     halves = [names[n::THREADS] for n in range(THREADS)]
 
     def read(some: list[Path]) -> None:
-        options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True}
+        options = {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+            "CPL_VSIL_CURL_USE_HEAD": "NO",
+            "VSI_CACHE": True,
+        }
         with rasterio.Env(**options):
             for name in some:
                 size = SIZE // 2 if name.stem == "SCL" else SIZE
