@@ -1,7 +1,7 @@
 """Decoded blocks that several tiles need, kept small in memory.
 
-A block of a 20 m asset may cover four tiles of 10 m pixels. Decoding it for each of them would cost
-most of what a cheap classification saves; keeping it costs a few per cent of its size.
+A block of a 20 m asset may cover four tiles of 10 m pixels. It is decoded
+once in a process and kept compressed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class Blocks:
 
     def _keep(self, key: Hashable, packed: bytes) -> None:
         with self._lock:
+            # There already if it was forgotten and made anew by two threads meanwhile.
+            self._size += len(packed) - len(self._known.pop(key, b""))
             self._known[key] = packed
-            self._size += len(packed)
             while self._size > self._limit:
                 self._size -= len(self._known.popitem(last=False)[1])
 

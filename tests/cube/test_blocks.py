@@ -54,3 +54,11 @@ def test_a_block_that_failed_is_asked_for_again():
     with pytest.raises(OSError, match="gone"):
         blocks.get("key", fail)
     assert blocks.get("key", lambda: b"here") == b"here"
+
+
+def test_a_block_made_twice_counts_once():
+    blocks = Blocks(limit=20)
+    for _ in range(5):
+        blocks._keep("a", bytes(8))
+    blocks._keep("b", bytes(8))
+    assert (blocks.get("a", bytes), blocks.get("b", bytes)) == (bytes(8), bytes(8))
