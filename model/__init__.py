@@ -9,6 +9,8 @@ from model.labels import LabelReport, write_labels
 from model.legend import Legend, load_legend
 from model.parcels import read_parcels
 from model.predict import predict, predict_store
+from model.sampleset import SampleSet
+from model.setdata import SetData
 from model.splits import Split, audit, folds, split_parcels, split_zones
 from model.stream import LiveTiles
 from model.tiles import TileData
@@ -22,7 +24,9 @@ __all__ = [
     "Layout",
     "Legend",
     "LiveTiles",
+    "SampleSet",
     "Scores",
+    "SetData",
     "Split",
     "TileData",
     "audit",

@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -84,7 +84,9 @@ class _Card(BaseModel):
     kind: Kind
     architecture: str
     options: dict[str, Any]
-    recipe: dict[str, Any]
+    bands: list[str]
+    dates: int
+    recipe: dict[str, Any] | None
     recipe_hash: str
     method_hash: str
     legend: dict[str, Any]
@@ -110,8 +112,12 @@ class Artefact:
         Name in `model.networks`, or ``xgboost``.
     options : dict
         Every option of the architecture, defaults included.
-    recipe : Recipe
-        How the cube of the training was made; predictions need the same `method_hash`.
+    bands : tuple of str
+        Names of axis C of its inputs.
+    dates : int
+        T, the dates of its inputs; the most of them where they vary.
+    source : Recipe or None
+        How the cube of the training was made; None for samples that are from no cube. See `recipe`.
     legend : Legend
         Meaning of the outputs.
     normalisation : Normalisation
@@ -126,12 +132,30 @@ class Artefact:
     kind: Kind
     architecture: str
     options: dict[str, Any]
-    recipe: Recipe
+    bands: tuple[str, ...]
+    dates: int
+    source: Recipe | None
     legend: Legend
     normalisation: Normalisation
     metrics: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the cube of the training was made; predictions need the same `method_hash`.
+
+        Raises
+        ------
+        ArtefactError
+            If the model was trained on samples that are from no cube.
+        """
+        if self.source is None:
+            raise ArtefactError(
+                f"{self.folder} was trained on samples that are from no cube ({self.legend.name}): "
+                "it has no recipe to build a cube with, so it draws no maps; train on a cube"
+            )
+        return self.source
 
     @property
     def weights(self) -> Path:
@@ -154,9 +178,9 @@ class Artefact:
             raise ArtefactError(f"{self.folder} holds an {self.kind} model, not a network")
         network = networks.create(
             self.architecture,
-            c_in=len(self.recipe.bands),
+            c_in=len(self.bands),
             n_classes=len(self.legend.classes),
-            months=len(self.recipe.periods),
+            months=self.dates,
             **self.options,
         )
         try:
@@ -194,12 +218,14 @@ def save(
     kind: Kind,
     architecture: str,
     options: Mapping[str, Any],
-    recipe: Recipe,
+    recipe: Recipe | None,
     legend: Legend,
     normalisation: Normalisation,
     metrics: Mapping[str, Any],
     weights_writer: Callable[[str], object],
     training: Mapping[str, Any] | None = None,
+    bands: Sequence[str] | None = None,
+    dates: int | None = None,
 ) -> Path:
     """Write an artefact, replacing one that is there.
 
@@ -211,12 +237,23 @@ def save(
         Writes the weights to the path it is given (its suffix names the format).
     kind, architecture, options, recipe, legend, normalisation, metrics, training
         See `Artefact`.
+    bands, dates
+        See `Artefact`; only for samples that are from no cube, else the recipe knows.
 
     Returns
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    ValueError
+        If there is neither a recipe nor bands and dates.
     """
+    if recipe is not None:
+        bands, dates = bands or recipe.bands, dates or len(recipe.periods)
+    if bands is None or dates is None:
+        raise ValueError("without a recipe, say which bands and how many dates the model takes")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS[kind]
@@ -228,9 +265,11 @@ def save(
         kind=kind,
         architecture=architecture,
         options=dict(options),
-        recipe=recipe.model_dump(mode="json"),
-        recipe_hash=recipe.hash,
-        method_hash=recipe.method_hash,
+        bands=list(bands),
+        dates=dates,
+        recipe=None if recipe is None else recipe.model_dump(mode="json"),
+        recipe_hash="" if recipe is None else recipe.hash,
+        method_hash="" if recipe is None else recipe.method_hash,
         legend=legend.to_dict(),
         normalisation=normalisation.to_dict(),
         metrics=dict(metrics),
@@ -290,9 +329,11 @@ def load(folder: str | Path) -> Artefact:
         kind=card.kind,
         architecture=card.architecture,
         options=card.options,
-        recipe=recipe,
+        bands=tuple(card.bands),
+        dates=card.dates,
+        source=recipe,
         legend=legend,
-        normalisation=_normalisation(card, recipe, folder),
+        normalisation=_normalisation(card, folder),
         metrics=card.metrics,
         training=card.training,
         versions=card.versions,
@@ -321,7 +362,9 @@ def _read_card(folder: Path) -> _Card:
         raise ArtefactError(f"{path}, {where}: {first['msg']}; train again") from error
 
 
-def _recipe(card: _Card, folder: Path) -> Recipe:
+def _recipe(card: _Card, folder: Path) -> Recipe | None:
+    if card.recipe is None:
+        return None
     try:
         recipe = Recipe(**card.recipe)
     except RecipeError as error:
@@ -330,6 +373,11 @@ def _recipe(card: _Card, folder: Path) -> Recipe:
         raise ArtefactError(
             f"{folder / CARD}: the recipe has hash {recipe.hash}, {card.recipe_hash} is stored: it "
             "was edited after the training. Restore the file; another recipe needs another model"
+        )
+    if tuple(card.bands) != recipe.bands:
+        raise ArtefactError(
+            f"{folder / CARD}: bands {card.bands} are not the recipe's {recipe.bands}; restore the "
+            "file"
         )
     return recipe
 
@@ -341,11 +389,11 @@ def _legend(card: _Card, folder: Path) -> Legend:
         raise ArtefactError(f"{folder / CARD}: {error}; restore the file") from error
 
 
-def _normalisation(card: _Card, recipe: Recipe, folder: Path) -> Normalisation:
+def _normalisation(card: _Card, folder: Path) -> Normalisation:
     lengths = {key: len(values) for key, values in card.normalisation.items()}
-    if lengths != {"mean": len(recipe.bands), "std": len(recipe.bands)}:
+    if lengths != {"mean": len(card.bands), "std": len(card.bands)}:
         raise ArtefactError(
-            f"{folder / CARD}: normalisation has {lengths} values for {len(recipe.bands)} bands; "
+            f"{folder / CARD}: normalisation has {lengths} values for {len(card.bands)} bands; "
             "restore the file, or train again"
         )
     return Normalisation.from_dict(card.normalisation)

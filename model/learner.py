@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import lightning as L
 import numpy as np
@@ -16,7 +16,11 @@ from model.losses import IGNORE, CrossEntropy, Scheme, class_weights
 from model.metrics import summary
 
 if TYPE_CHECKING:
-    from model.tiles import TileData
+    from torch.utils.data import DataLoader
+
+    from cube.recipe import Recipe
+    from model.legend import Legend
+    from model.samples import Batch, Normalisation
 
 Schedule = Literal["one-cycle", "constant"]
 
@@ -38,19 +42,45 @@ class Settings:
     best: Literal["macro_f1", "loss"]
 
 
+class TrainingData(Protocol):
+    """What a training asks of its data; see `TileData` and `SetData`."""
+
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe | None: ...  # noqa: D102
+    @property
+    def legend(self) -> Legend: ...  # noqa: D102
+    @property
+    def bands(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def n_classes(self) -> int: ...  # noqa: D102
+    @property
+    def months(self) -> int: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def class_counts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def normalisation(self) -> Normalisation: ...  # noqa: D102
+    def samples(self, stage: str) -> int: ...  # noqa: D102
+    def train_dataloader(self) -> DataLoader[Batch]: ...  # noqa: D102
+    def val_dataloader(self) -> DataLoader[Batch]: ...  # noqa: D102
+
+
 class Learner(L.LightningModule):
     """A network with its loss and optimiser.
 
     Parameters
     ----------
     settings : Settings
-    data : TileData
+    data : TrainingData
         Gives bands, months, classes and their counts.
     steps : int, optional
         Batches per epoch. Without it the learning rate moves once per epoch, not at every step.
     """
 
-    def __init__(self, settings: Settings, data: TileData, steps: int | None = None) -> None:
+    def __init__(self, settings: Settings, data: TrainingData, steps: int | None = None) -> None:
         super().__init__()
         self.settings, self.steps = settings, steps
         self.n_classes = data.n_classes
@@ -58,7 +88,7 @@ class Learner(L.LightningModule):
             settings.architecture,
             c_in=len(data.bands),
             n_classes=data.n_classes,
-            months=len(data.recipe.periods),
+            months=data.months,
             **settings.options,
         )
         weighted = settings.class_weights != "none"
@@ -66,7 +96,7 @@ class Learner(L.LightningModule):
         self.criterion = CrossEntropy(weights)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return logits [B, K, H, W] of a batch."""
+        """Return the logits of a batch: [B, K, H, W], or [B, K] for samples with one label."""
         return self.network(batch["x"], batch["valid"], batch["doy"])
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:

@@ -230,6 +230,38 @@ class Legend(BaseModel):
         return IGNORE, f"ambiguous: {' / '.join(dict.fromkeys(may))}"
 
 
+def flat_legend(name: str, classes: Sequence[str], year: int = 0) -> Legend:
+    """Return the legend of a data set that names its classes itself, without codes.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+    classes : sequence of str
+        In the order of the labels; ``background`` is put in front where it is not there.
+    year : int
+        Of the labels, where it is known.
+
+    Raises
+    ------
+    LabelError
+        If a class is named twice or there are too many.
+    """
+    names = [entry for entry in classes if entry != BACKGROUND]
+    twice = {entry for entry in names if names.count(entry) > 1}
+    if twice or len(names) >= _MAX_CLASSES:
+        told = f"twice: {', '.join(sorted(twice))}" if twice else f"{len(names)} classes"
+        raise LabelError(f"legend {name}: {told}; each class once, and at most {_MAX_CLASSES - 1}")
+    return Legend(
+        name=name,
+        level="flat",
+        year=year,
+        classes=(BACKGROUND, *names),
+        colours=("#d9d9d9", *_colours(names)),
+        codes={},
+    )
+
+
 def load_legend(
     name: str | Path = "turkoglu",
     level: Level = "level3",

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import geopandas as gpd
 import numpy as np
@@ -25,7 +25,7 @@ from model.legend import IGNORE
 
 logger = logging.getLogger(__name__)
 
-By = Literal["zone", "parcel"]
+By = Literal["zone", "parcel", "sample"]
 STAGES = ("train", "val", "test")
 _PIXEL_AREA = PIXEL * PIXEL
 
@@ -36,8 +36,9 @@ class Split:
 
     Attributes
     ----------
-    by : {"zone", "parcel"}
-        Which raster of the label store the group indices are values of.
+    by : {"zone", "parcel", "sample"}
+        Which raster of the label store the group indices are values of; ``sample`` numbers the
+        samples of a `SampleSet`, for the random splits that stand beside spatial ones.
     train, val, test : frozenset of int
         Group indices, from 1.
     """
@@ -48,8 +49,8 @@ class Split:
     test: frozenset[int]
 
     def __post_init__(self) -> None:
-        if self.by not in ("zone", "parcel"):
-            raise SplitError(f"split by '{self.by}': use 'zone' or 'parcel'")
+        if self.by not in get_args(By):
+            raise SplitError(f"split by '{self.by}': use {', '.join(get_args(By))}")
         if not self.train:
             raise SplitError("no group is left to train on; fewer test or validation groups")
         if any(group < 1 for stage in STAGES for group in self.groups(stage)):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from cube.errors import LabelError, StoreError
+from cube.errors import LabelError, SplitError, StoreError
 from cube.grid import Window
 from cube.objects import Place, at
 from cube.recipe import Recipe
@@ -235,6 +235,8 @@ class TileData(pl.LightningDataModule):
         normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__()
+        if split.by == "sample":
+            raise SplitError("a cube is split by zone or by parcel, not by sample")
         self.store, self.labels, self.split = at(store).place, Path(labels), split
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.augment, self.memory = augment, memory
@@ -282,6 +284,11 @@ class TileData(pl.LightningDataModule):
     def months(self) -> int:
         """T, the number of months."""
         return len(self.recipe.periods)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a continued training must find again."""
+        return self.recipe.hash
 
     @property
     def zones(self) -> pd.DataFrame:

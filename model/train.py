@@ -38,7 +38,7 @@ from model.losses import Scheme
 from model.runtime import native_precision, quiet_lightning, steady_memory
 
 if TYPE_CHECKING:
-    from model.tiles import TileData
+    from model.learner import TrainingData
 
 __all__ = ["Run", "train"]
 
@@ -52,7 +52,7 @@ CHECKPOINT, SETTINGS, HISTORY = "last.ckpt", "training.json", "history.csv"
 
 def train(
     name: str,
-    data: TileData,
+    data: TrainingData,
     out: str | Path,
     *,
     preset: str | None = None,
@@ -76,8 +76,9 @@ def train(
     ----------
     name : str
         Architecture, see `model.networks.names`; `preset` and `options` choose its variant.
-    data : TileData
-        Training and validation samples, with recipe, legend and normalisation.
+    data : TrainingData
+        Training and validation samples with legend and normalisation: `TileData` over a cube,
+        `SetData` over points, parcels or windows in memory.
     out : path
         Folder of the artefact, the logs and the checkpoint.
     epochs : int
@@ -152,7 +153,7 @@ def train(
 def _fit(
     folder: Path,
     settings: Settings,
-    data: TileData,
+    data: TrainingData,
     checkpoint: Path | None,
     accelerator: str,
     progress: Progress | None,
@@ -186,7 +187,7 @@ def _fit(
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def _steps(data: TileData) -> int | None:
+def _steps(data: TrainingData) -> int | None:
     """Return the batches of an epoch; None for a stream that does not know.
 
     Lightning could tell (`estimated_stepping_batches`), but makes the loaders to find out, before a
@@ -205,7 +206,7 @@ class _Record(Callback):
         self,
         folder: Path,
         settings: Settings,
-        data: TileData,
+        data: TrainingData,
         steps: int | None,
         progress: Progress | None,
     ) -> None:
@@ -283,6 +284,8 @@ class _Record(Callback):
             architecture=self.settings.architecture,
             options=self.settings.options,
             recipe=self.data.recipe,
+            bands=self.data.bands,
+            dates=self.data.months,
             legend=self.data.legend,
             normalisation=self.data.normalisation,
             metrics={key: row[key] for key in ("epoch", *_FIGURES)},
@@ -293,7 +296,7 @@ class _Record(Callback):
 _FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
 
 
-def _begin(folder: Path, settings: Settings, data: TileData, resume: bool) -> Path | None:
+def _begin(folder: Path, settings: Settings, data: TrainingData, resume: bool) -> Path | None:
     """Prepare the folder; return the checkpoint to continue from, if any."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = _identity(settings, data)
@@ -313,10 +316,10 @@ def _begin(folder: Path, settings: Settings, data: TileData, resume: bool) -> Pa
     return None
 
 
-def _identity(settings: Settings, data: TileData) -> dict[str, Any]:
+def _identity(settings: Settings, data: TrainingData) -> dict[str, Any]:
     """Return everything that a continued training must share with its first part."""
     facts = {
-        "recipe": data.recipe.hash,
+        "data": data.fingerprint,
         "classes": list(data.legend.classes),
         "class_counts": np.asarray(data.class_counts).tolist(),
     }
