@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-from benchmarks.settled import touch_memory
-
 NAMES = (
     *("kernel", "build", "misaligned", "cloudy", "latency", "plan", "memory", "cluster", "write"),
-    *("models", "real", "sizes"),
+    *("models", "train", "predict", "real", "sizes"),
 )
 
 
@@ -17,7 +15,6 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
         print(f"usage: python -m benchmarks {{{' | '.join(NAMES)}}} [--json]", file=sys.stderr)
         return 2
-    touch_memory()
     importlib.import_module(f"benchmarks.{sys.argv[1]}").main()
     return 0
 

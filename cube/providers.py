@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cube.errors import SceneError, SearchError
 from cube.offset import Rule
+from cube.pace import UNLIMITED, Pace
 from cube.signing import Signing, forget, sign
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -86,6 +87,8 @@ class Provider:
         What `sign` does; see `cube.signing`.
     jpeg2000 : bool
         Whether its assets may be ESA's own JPEG 2000 files.
+    pace : Pace
+        How fast its files may be asked for; over the network only.
     origins : tuple of str
         Scheme, host and port of servers that the user named: an API given by URL, or the hosts of
         a provider file. Their files may be opened as well.
@@ -102,6 +105,7 @@ class Provider:
     buckets: frozenset[str] = frozenset()
     signing: Signing = "none"
     jpeg2000: bool = False
+    pace: Pace = UNLIMITED
     origins: tuple[str, ...] = ()
     folder: Path | None = None
 
@@ -270,6 +274,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             buckets=frozenset({_CDSE_BUCKET}),
             signing="cdse",
             jpeg2000=True,
+            # Its quotas for a general user's S3 access, per account.
+            pace=Pace(at_once=4, per_minute=2000),
         ),
     }
 )

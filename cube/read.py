@@ -20,6 +20,7 @@ from cube.blocks import Blocks, pack, unpack
 from cube.cores import compute, scratch
 from cube.errors import AccessError, ReadError, redact
 from cube.grid import PIXEL, TILE, Window
+from cube.pace import UNLIMITED, turn
 from cube.providers import get_provider
 from cube.ranges import FetchError, Source
 from cube.recipe import BANDS
@@ -250,7 +251,8 @@ class Asset:
         provider, signed_again = get_provider(self.scene.provider), False
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return work(self._source())
+                with turn(provider.style, provider.pace if ":" in self.href else UNLIMITED):
+                    return work(self._source())
             except AccessError as error:
                 raise self.failure(FetchError("forbidden", str(error)), attempt) from error
             except FetchError as error:
