@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from dask.delayed import Delayed
 from odc.geo.geobox import GeoBox
 
 from cube.errors import CropcubeError
+from cube.objects import Place
 from cube.source import BOTH_SIDES, EMPTY, MEANINGS, OBSERVED, ONE_SIDE, kinds_of, require_cube
+from cube.store import looks
+from cube.store import open as open_store
 
 #: Longest side of a map of observations, in pixels.
 _MAP_SIDE = 1000
@@ -88,7 +91,8 @@ class Quality:
     periods : DataFrame, one row per time
         Shares (0…1) of the pixels that were observed at least once: ``observed``,
         ``filled_both``, ``filled_one``, ``empty``; ``mean``, ``q10``, ``median`` and ``q90`` of
-        the number of clear observations.
+        the number of clear observations. Of a store also ``masked``, the share of all looks at
+        the ground that the mask took.
     gaps : DataFrame, one row per granule and chunk, one column per time
         Share (0…1) of pixels without an observation; NaN where no pixel ever had one.
     tiles : DataFrame, one row per granule and chunk
@@ -123,6 +127,8 @@ class Quality:
         shown = self.periods.copy()
         shown.index = pd.Index(labels(shown.index), name="period")
         shown[_SHARES] = shown[_SHARES].map(lambda share: f"{100 * share:.1f} %")
+        if "masked" in shown:
+            shown["masked"] = shown["masked"].map("{:.1%}".format, na_action="ignore")
         shown["mean"] = shown["mean"].map("{:.2f}".format)
         never = f"{self.never:,} ({self.never / max(self.pixels, 1):.1%})"
         return (
@@ -170,14 +176,15 @@ class Quality:
 _SHARES = ["observed", "filled_both", "filled_one", "empty"]
 
 
-def quality(ds: xr.Dataset | xr.DataTree) -> Quality:
+def quality(ds: xr.Dataset | xr.DataTree | Place) -> Quality:
     """Sum up what a cube saw and what it filled, in one pass.
 
     Parameters
     ----------
-    ds : Dataset or DataTree
-        From `cube.build` or `cube.store.open`; a tree has one node per native grid. Every chunk
-        is read once and reduced where it is; the cube is never in memory as a whole.
+    ds : Dataset, DataTree or path
+        From `cube.build` or `cube.store.open` (a tree has one node per native grid), or the store
+        itself, which also knows what was masked. Every chunk is read once and reduced where it
+        is; the cube is never in memory as a whole.
 
     Returns
     -------
@@ -188,6 +195,10 @@ def quality(ds: xr.Dataset | xr.DataTree) -> Quality:
     CropcubeError
         If `ds` is not a cube, or nothing in it was ever observed.
     """
+    if not isinstance(ds, xr.Dataset | xr.DataTree):
+        looked = looks(ds)
+        found = quality(open_store(ds))
+        return replace(found, periods=found.periods.assign(masked=1 - looked.clear / looked.seen))
     cubes = _cubes(ds)
     work = [(number, name, lazy) for number, one in enumerate(cubes) for name, lazy in _chunks(one)]
     results: tuple[_Part, ...] = dask.compute(*[lazy for *_, lazy in work])

@@ -9,6 +9,7 @@ as it was. Nothing is moved: a bucket could only copy it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,14 +61,15 @@ class Segment:
         """Return what was counted for each tile that is done, by the tile's name."""
         return done_tiles(self.root, self.plan)
 
-    def missing(self) -> list[tuple[GridPlan, Tile]]:
-        """Return the tiles that are not done."""
+    def missing(self, max_missing: float = 1.0) -> list[tuple[GridPlan, Tile]]:
+        """Return the tiles that are not done, or lack more than that share of their scenes."""
         done = self.done()
         return [
             (grid, tile)
             for grid in self.plan.grids
             for tile in grid.tiles
-            if tile_name(grid, tile) not in done
+            if (tally := done.get(tile_name(grid, tile))) is None
+            or tally.failed > math.floor(max_missing * len(grid.scenes))
         ]
 
 

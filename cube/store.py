@@ -29,15 +29,18 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 import xarray as xr
 from dask.base import tokenize
 from dask.system import CPU_COUNT
 
 from cube import arrays
 from cube.build import assemble, build_tile
+from cube.damage import repair as repair
+from cube.damage import verify as verify
 from cube.errors import StoreError
 from cube.grid import NativeGrid, Window
-from cube.markers import mark_done, problems_of, tile_name
+from cube.markers import mark_done, tile_name
 from cube.objects import Folder, Place, at
 from cube.planning import GridPlan, Plan, Tile
 from cube.recipe import Recipe
@@ -117,6 +120,8 @@ def write(
     max_missing: float = 0.0,
 ) -> Place:
     """Build every tile of a plan that is not done yet and write it.
+
+    A tile that was built with more scenes missing than `max_missing` now allows is built again.
 
     Parameters
     ----------
@@ -295,6 +300,27 @@ def tallies(path: Place) -> list[TileTally]:
     ]
 
 
+def looks(path: Place) -> pd.DataFrame:
+    """Return how often the build looked, and how often it saw clear ground.
+
+    Returns
+    -------
+    DataFrame, one row per time
+        ``seen``: pixels of the scene classification (20 m) that hold data, summed over scenes and
+        finished tiles; ``clear``: those of them that the mask left.
+    """
+    counted = {(one.period, one.tile): one.counts for one in tallies(path)}
+    sums = [pd.DataFrame({"seen": [], "clear": []}, pd.DatetimeIndex([]), dtype=np.int64)]
+    for part in segments(at(path)):
+        for grid in part.plan.grids:
+            keys = [(part.period, tile_name(grid, tile)) for tile in grid.tiles]
+            total = Tally.total(counted[key] for key in keys if key in counted)
+            if total.seen:
+                columns = {"seen": total.seen, "clear": total.clear}
+                sums.append(pd.DataFrame(columns, index=grid.times))
+    return pd.concat(sums).groupby(level=0).sum().rename_axis("time")
+
+
 def read_window(path: Place, granule: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Read a window of a granule's grid into memory.
 
@@ -326,19 +352,6 @@ def read_window(path: Place, granule: str, window: Window) -> tuple[np.ndarray, 
     return np.concatenate(reflectance), np.concatenate(observations)
 
 
-def verify(path: Place) -> list[str]:
-    """Hash every shard again and return what is wrong, one sentence per problem."""
-    tiles = [
-        (part.root, grid, tile)
-        for part in segments(at(path))
-        for grid in part.plan.grids
-        for tile in grid.tiles
-    ]
-    with ThreadPoolExecutor(CPU_COUNT) as pool:
-        found = pool.map(lambda one: problems_of(*one), tiles)
-        return [problem for problems in found for problem in problems]
-
-
 def _with_arrays(folder: Folder, plan: Plan) -> Folder:
     with writing(str(folder)):
         arrays.create_groups(folder, plan)
@@ -348,7 +361,7 @@ def _with_arrays(folder: Folder, plan: Plan) -> Folder:
 def _fill(
     folder: Folder, plan: Plan, client: Any, progress: Progress | None, max_missing: float
 ) -> None:
-    todo = Segment(folder, plan).missing()
+    todo = Segment(folder, plan).missing(max_missing)
     done = plan.n_tiles - len(todo)
     if progress:
         progress(done, plan.n_tiles, "resumed" if done else "started")

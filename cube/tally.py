@@ -37,6 +37,11 @@ class Tally(BaseModel):
         pairs = zip(self.seen, self.clear, strict=True)
         return [1 - clear / seen if seen else float("nan") for seen, clear in pairs]
 
+    @property
+    def failed(self) -> int:
+        """Number of items that could not be read and were excused."""
+        return len({text.split(",")[0] for text in self.missing})
+
     @classmethod
     def total(cls, tallies: Iterable[Self]) -> Self:
         """Add tallies of tiles that share their times."""

@@ -12,7 +12,7 @@ import pandas as pd
 from cube.markers import tile_name
 from cube.objects import Place
 from cube.planning import Plan
-from cube.store import tallies
+from cube.store import looks, tallies
 from cube.tally import Tally
 
 
@@ -63,14 +63,14 @@ def counted(plan: Plan, store: Place) -> Counts:
     """Sum what the build of a plan's tiles counted; the store holds all of them."""
     period = f"{plan.recipe.start}_{plan.recipe.end}"
     of_tile = {one.tile: one.counts for one in tallies(store) if one.period == period}
-    looks, missing = [], set()
+    missing = set()
     underflow: Counter[str] = Counter()
     for grid in plan.grids:
         total = Tally.total(of_tile[tile_name(grid, tile)] for tile in grid.tiles)
-        looks.append(pd.DataFrame({"seen": total.seen, "clear": total.clear}, index=grid.times))
         underflow.update(total.underflow)
         missing.update(total.missing)
-    by_time = pd.concat(looks).groupby(level=0).sum()
+    times = {time for grid in plan.grids for time in grid.times}
+    by_time = looks(store).loc[sorted(times)]
     form = "%Y-%m-%dT%H:%M:%S" if plan.recipe.composite == "series" else "%Y-%m-%d"
     by_time.index = pd.DatetimeIndex(by_time.index).strftime(form)
     return Counts(

@@ -9,6 +9,7 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 from matplotlib.image import imread
 
@@ -219,3 +220,21 @@ def test_real_archive_is_as_published(real_data: Path):
     months = found.periods.index[(found.periods["observed"] == 0).to_numpy()].month
     assert list(months) == [2, 3, 5, 11, 12]
     assert (found.periods["filled_one"].loc["2018-11":] == 1).all()
+
+
+def test_a_store_also_tells_what_was_masked(tmp_path) -> None:
+    archive = write_archive(tmp_path / "archive", DATES)
+    made = plan(whole(GRID), archive.scenes, Recipe(bands=("blue", "nir"), **YEAR))
+    cube.store.write(made, tmp_path / "zones.zarr")
+    found = quality(tmp_path / "zones.zarr")
+    looks: dict[str, list[np.ndarray]] = {}
+    for scene in made.grids[0].scenes:
+        with rasterio.open(scene.hrefs["scl"]) as source_file:
+            looks.setdefault(scene.datetime[:7], []).append(source_file.read(1))
+    for time, share in found.periods["masked"].items():
+        scl = np.array(looks.get(f"{time:%Y-%m}", []))
+        seen = scl[scl != 0]
+        expected = 1 - np.isin(seen, (4, 5, 6, 7)).mean() if seen.size else np.nan
+        assert np.allclose(share, expected, equal_nan=True)
+    assert found.periods["masked"].notna().any()
+    assert "masked" in found.text()

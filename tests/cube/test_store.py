@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import distributed
 import numpy as np
@@ -17,6 +18,7 @@ import xarray as xr
 
 import cube
 from cube import store
+from cube.errors import ReadError
 from cube.grid import NativeGrid, Window
 from cube.objects import Place, at
 from cube.planning import plan
@@ -152,6 +154,26 @@ def test_what_the_build_counted_is_kept_with_each_tile(made, written):
     grid = made.grids[0]
     built = [cube.build_tile(grid, tile).attrs["tally"] for tile in grid.tiles]
     assert [one.counts for one in found] == [Tally.model_validate_json(text) for text in built]
+
+
+def test_a_tile_that_lacks_scenes_is_built_again_when_none_may_be_missing(tmp_path):
+    archive = write_archive(tmp_path / "archive", DATES)
+    planned = plan(whole(GRID), archive.scenes, RECIPE)
+    whole_file = Path(archive.scenes.scenes[1].hrefs["blue"])
+    content = whole_file.read_bytes()
+    whole_file.write_bytes(content[:3000])
+    store.write(planned, tmp_path / "a.zarr", max_missing=0.2)
+    assert sum(one.counts.failed for one in store.tallies(tmp_path / "a.zarr")) == 1
+    kept = bytes_of(tmp_path / "a.zarr")
+    store.write(planned, tmp_path / "a.zarr", max_missing=0.2)
+    assert bytes_of(tmp_path / "a.zarr") == kept
+    with pytest.raises(ReadError):
+        store.write(planned, tmp_path / "a.zarr")
+    assert bytes_of(tmp_path / "a.zarr") == kept
+    whole_file.write_bytes(content)
+    store.write(planned, tmp_path / "a.zarr")
+    store.write(planned, tmp_path / "b.zarr")
+    assert bytes_of(tmp_path / "a.zarr") == bytes_of(tmp_path / "b.zarr")
 
 
 def test_a_dated_series_keeps_its_instants(tmp_path):
