@@ -13,13 +13,22 @@ import pandas as pd
 import xarray as xr
 
 from cube import periods
+from cube.errors import RecipeError
 from cube.kernels import fill_gaps_inplace
-from cube.recipe import KEEP, Fill
+from cube.mask import clear_mask
+from cube.recipe import KEEP, SCL_PIXEL, Fill, Mask
 from cube.reducers import Reducer
 from cube.reducers import reducer as named_reducer
 
 
-def mask_scl(data: xr.DataArray, scl: xr.DataArray, keep: Sequence[int] = KEEP) -> xr.DataArray:
+def mask_scl(
+    data: xr.DataArray,
+    scl: xr.DataArray,
+    keep: Sequence[int] = KEEP,
+    *,
+    erode: int = 0,
+    dilate: int = 0,
+) -> xr.DataArray:
     """Set to 0 what the scene classification does not call clear.
 
     Parameters
@@ -30,13 +39,25 @@ def mask_scl(data: xr.DataArray, scl: xr.DataArray, keep: Sequence[int] = KEEP) 
         Scene classification on the same pixels.
     keep : sequence of int
         Classes that count as clear.
+    erode, dilate : int
+        Metres by which masked areas shrink and then grow, as in `cube.Mask`. Measured on the
+        scene classification's own 20 m pixels, whose corners lie on multiples of 20 m: `scl` must
+        be on a native grid of 10 or 20 m. Clouds beyond its edge are not known: load an area with
+        as much around it.
 
     Returns
     -------
     DataArray
         `data` with its dtype; a pixel stays only where the class is kept and no band is 0.
+
+    Raises
+    ------
+    RecipeError
+        If `erode` or `dilate` is no distance, or `scl` is not on a native grid.
     """
     clear = scl.isin(list(keep))
+    if erode or dilate:
+        clear = _clear_at_20_m(scl, Mask(keep=tuple(keep), erode=erode, dilate=dilate))
     if "band" in data.dims:
         clear = clear & (data != 0).all("band")
     return data.where(clear, data.dtype.type(0))
@@ -167,6 +188,39 @@ def fill_gaps(data: xr.DataArray, method: Fill = "neighbour-mean") -> xr.DataArr
         output_dtypes=[np.uint16],
     )
     return filled.transpose("time", ...).assign_attrs(data.attrs)
+
+
+def _clear_at_20_m(scl: xr.DataArray, mask: Mask) -> xr.DataArray:
+    size = float(abs(scl.x[1] - scl.x[0])) if scl.sizes["x"] > 1 else float(SCL_PIXEL)
+    if size not in (SCL_PIXEL / 2, SCL_PIXEL):
+        raise RecipeError(
+            f"erode and dilate work on the scene classification's own pixels, got {size:g} m; load "
+            "without crs and resolution, or mask without them"
+        )
+    factor = round(SCL_PIXEL / size)
+    # A 10 m window may begin inside a pixel of 20 m.
+    left, top = float(scl.x[0]) - size / 2, float(scl.y[0]) + size / 2
+    row, col = round(-top % SCL_PIXEL / size), round(left % SCL_PIXEL / size)
+    return xr.apply_ufunc(
+        _clear_images,
+        scl.chunk(y=-1, x=-1) if scl.chunks else scl,
+        kwargs={"mask": mask, "factor": factor, "row": row, "col": col},
+        input_core_dims=[["y", "x"]],
+        output_core_dims=[["y", "x"]],
+        dask="parallelized",
+        output_dtypes=[np.bool_],
+    ).transpose(*scl.dims)
+
+
+def _clear_images(images: np.ndarray, mask: Mask, factor: int, row: int, col: int) -> np.ndarray:
+    out = np.empty(images.shape, np.bool_)
+    high, wide = images.shape[-2:]
+    rows, cols = (np.arange(high) + row) // factor, (np.arange(wide) + col) // factor
+    first_rows, first_cols = (np.unique(n, return_index=True)[1] for n in (rows, cols))
+    for place in np.ndindex(images.shape[:-2]):
+        clear = clear_mask(images[place][np.ix_(first_rows, first_cols)], mask)
+        out[place] = clear[np.ix_(rows, cols)]
+    return out
 
 
 def _require_integers(data: xr.DataArray, caller: str) -> None:

@@ -18,11 +18,11 @@ import xarray as xr
 import cube
 from cube.build import build
 from cube.composite import fill_gaps, mask_scl, monthly_median
-from cube.errors import CropcubeError, PlanError, ReadError, SceneError
+from cube.errors import CropcubeError, PlanError, ReadError, RecipeError, SceneError
 from cube.grid import NativeGrid, Window
 from cube.load import load
 from cube.planning import plan
-from cube.recipe import Recipe
+from cube.recipe import Mask, Recipe
 from cube.scenes import Scene
 from tests.archive import GRID, Archive, write_archive
 from tests.cube.test_build import DATES, YEAR, bbox_of, whole
@@ -45,7 +45,11 @@ def harmonised(archive: Archive) -> np.ndarray:
 
 
 def monthly(scenes: xr.Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    made = monthly_median(mask_scl(scenes.reflectance, scenes.scl), recipe.periods)
+    mask = recipe.mask
+    clear = mask_scl(
+        scenes.reflectance, scenes.scl, mask.keep, erode=mask.erode, dilate=mask.dilate
+    )
+    made = monthly_median(clear, recipe.periods)
     filled = fill_gaps(made.reflectance, recipe.fill)
     with dask.config.set(scheduler="threads", num_workers=2):
         reflectance, observations = dask.compute(filled, made.observations)
@@ -81,6 +85,19 @@ def test_functions_on_the_native_grid_give_the_build(archive, loader):
     assert_build_is_the_functions(
         whole(GRID), archive.scenes, Recipe(bands=BANDS, **YEAR), loader=loader, chunks=200
     )
+
+
+@LOADERS
+def test_masks_that_shrink_and_grow_are_those_of_the_build(archive, loader):
+    mask = Mask(erode=20, dilate=60)
+    recipe = Recipe(bands=BANDS, mask=mask, **YEAR)
+    assert_build_is_the_functions(whole(GRID), archive.scenes, recipe, loader=loader, chunks=200)
+
+
+def test_masks_grow_on_native_pixels_only(archive):
+    ds = load(archive.scenes, BANDS, resolution=30, crs=GRID.epsg)
+    with pytest.raises(RecipeError, match="30 m"):
+        mask_scl(ds.reflectance, ds.scl, dilate=60)
 
 
 @LOADERS
