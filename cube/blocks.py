@@ -18,7 +18,7 @@ from cube.cores import scratch
 #: Bytes, compressed, that a process keeps: the classifications of a year over some tiles.
 KEPT = 32 * 2**20
 
-_LZ4 = numcodecs.Blosc("lz4", 1, numcodecs.Blosc.BITSHUFFLE)
+_LZ4 = numcodecs.Blosc("lz4", 1, numcodecs.Blosc.SHUFFLE)
 
 
 class Blocks:

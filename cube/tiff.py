@@ -8,7 +8,7 @@ test oracle is GDAL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ HEADER = 32768
 #: No header is this far into a file; stands for the length of a file that nobody asked for.
 _ANY_SIZE = 1 << 50
 _DEFLATE = (8, 32946)
+#: Tags and keys of OGC GeoTIFF 1.1.
+_SCALE, _TIE, _KEYS = 33550, 33922, 34735
+_RASTER_TYPE, _PROJECTED_CRS = 1025, 3072
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,12 @@ def _layout(page: Any) -> Layout:
     dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
     if not page.is_tiled or page.samplesperpixel != 1 or dtype.str[1:] not in ("u1", "u2"):
         raise FetchError("corrupt", "not one band of uint8 or uint16 in tiles")
-    geo = page.geotiff_tags
-    scale, tie = geo.get("ModelPixelScale"), geo.get("ModelTiepoint")
+    scale, tie = page.tags.valueof(_SCALE), page.tags.valueof(_TIE)
     if scale is None or tie is None or len(tie) != 6 or scale[0] != scale[1] or any(tie[:2]):
         raise FetchError("corrupt", "it is not georeferenced by its corner and a pixel size")
     # RasterPixelIsPoint (2) names the centre of the first pixel.
-    half = scale[0] / 2 if int(geo.get("GTRasterTypeGeoKey", 1)) == 2 else 0.0
+    keys = _geo_keys(page.tags.valueof(_KEYS) or ())
+    half = scale[0] / 2 if keys.get(_RASTER_TYPE) == 2 else 0.0
     plain = page.compression in _DEFLATE and page.predictor == 2 and dtype.str[0] != ">"
     layout = Layout(
         height=page.imagelength,
@@ -119,7 +122,7 @@ def _layout(page: Any) -> Layout:
         left=tie[3] - half,
         top=tie[4] + half,
         pixel=float(scale[0]),
-        epsg=int(geo.get("ProjectedCSTypeGeoKey", 0)),
+        epsg=keys.get(_PROJECTED_CRS, 0),
         decode=None if plain else page.decode,
     )
     high = -(-layout.height // layout.block[0])
@@ -129,6 +132,12 @@ def _layout(page: Any) -> Layout:
     if layout.sizes.max(initial=0) > 2 * layout.block[0] * layout.block[1] * dtype.itemsize + 1024:
         raise FetchError("corrupt", "its table names blocks longer than any can be")
     return layout
+
+
+def _geo_keys(directory: Sequence[int]) -> dict[int, int]:
+    # After a header of four, rows of key, where its value lies (0 = here), count, value.
+    rows = zip(*(directory[n::4] for n in range(4)), strict=False)
+    return {key: value for key, place, _, value in list(rows)[1:] if place == 0}
 
 
 def copy_block(layout: Layout, index: int, data: memoryview, place: Window, out: np.ndarray) -> int:
@@ -176,12 +185,16 @@ def copy_block(layout: Layout, index: int, data: memoryview, place: Window, out:
 def _undo_differences(block, first, last, out):  # type: ignore[no-untyped-def]
     greatest = out.dtype.type(0)
     for r in range(block.shape[0]):
-        row, target, value = block[r], out[r], out.dtype.type(0)
+        row, target, value = block[r], out[r], np.uint32(0)
+        # Places are unsigned: numba would ask of each signed one whether it counts from the end,
+        # which takes twice the time.
         for c in range(first):
-            value += row[c]
-        for c in range(first, last):
-            value += row[c]
-            target[c - first] = value
+            value = np.uint32(value + row[np.uint64(c)])
+        tail = row[first:last]
+        for c in range(last - first):
+            place = np.uint64(c)
+            value = np.uint32(value + tail[place])
+            target[place] = value
         for c in range(last - first):
             greatest = max(greatest, target[c])
     return greatest
