@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def touch_memory() -> None:
 
 
 def _available() -> int:
-    with open("/proc/meminfo", encoding="ascii") as file:
+    with Path("/proc/meminfo").open(encoding="ascii") as file:
         for line in file:
             name, value = line.split(":")
             if name == "MemAvailable":

@@ -29,6 +29,8 @@ MAX_AREA_KM2 = 5_000_000
 _SOUTH, _NORTH = -80.0, 84.0
 #: Half the side of the square that stands for a point, in degrees: about 5 cm.
 _TINY = 5e-7
+#: Metres in a degree of latitude.
+_METRES = 111_000
 _CRS84 = ("CRS84", "EPSG::4326", "EPSG:4326")
 _FILES = (".geojson", ".json", ".gpkg")
 
@@ -70,6 +72,33 @@ def read_area(area: Any) -> BaseGeometry:
         f"an area cannot be a {type(area).__name__}; give (west, south, east, north), a geometry, "
         "GeoJSON, a GeoDataFrame or the path of a GeoJSON or GeoPackage file"
     )
+
+
+def surroundings(area: Any, metres: float) -> BaseGeometry:
+    """Return an area with at least a margin around it, in EPSG:4326.
+
+    Parameters
+    ----------
+    area
+        Anything `read_area` takes.
+    metres : float
+        Of the margin, in rows and columns of any UTM grid. It may become twice as wide in high
+        latitudes.
+
+    Raises
+    ------
+    AreaError
+        See `read_area`.
+    """
+    shape = read_area(area)
+    # The corner of a square is 1.42 times as far as its side; degrees of latitude vary by 1 %.
+    degrees = 1.5 * metres / _METRES
+    _, south, _, north = shape.bounds
+    south, north = max(south - degrees, _SOUTH), min(north + degrees, _NORTH)
+    narrow = math.cos(math.radians(max(abs(south), abs(north))))
+    squeezed = shapely.transform(shape, lambda xy: xy * (narrow, 1)).buffer(degrees)
+    grown = shapely.transform(squeezed, lambda xy: xy / (narrow, 1))
+    return read_area(shapely.clip_by_rect(grown, -540, south, 540, north))
 
 
 def _from_bounds(bounds: Sequence[Any] | np.ndarray) -> BaseGeometry:

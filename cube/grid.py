@@ -58,6 +58,13 @@ class Window(BaseModel):
         right = min(self.col + self.width, other.col + other.width)
         return Window(row=row, col=col, height=max(0, bottom - row), width=max(0, right - col))
 
+    def union(self, other: Window) -> Window:
+        """Return the smallest window that holds both."""
+        row, col = min(self.row, other.row), min(self.col, other.col)
+        bottom = max(self.row + self.height, other.row + other.height)
+        right = max(self.col + self.width, other.col + other.width)
+        return Window(row=row, col=col, height=bottom - row, width=right - col)
+
     def relative_to(self, other: Window) -> Window:
         """Return the same pixels, counted from the first row and column of `other`."""
         return self.model_copy(update={"row": self.row - other.row, "col": self.col - other.col})

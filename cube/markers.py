@@ -10,15 +10,14 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
-import pandas as pd
-import pystac
+from pydantic import BaseModel, Field
 
 from cube.errors import StoreError
 from cube.objects import Folder
 from cube.planning import GridPlan, Plan, Tile
 from cube.tally import Tally
+from cube.tileitem import tile_item
 
 #: Folder of the store that holds the plan and the markers.
 STATE = ".cropcube"
@@ -26,6 +25,18 @@ STATE = ".cropcube"
 # Markers are small: what reading many costs is the wait for each answer.
 _REQUESTS = 16
 _HALF_MINUTE_S = 30
+
+
+class _Marker(BaseModel):
+    """What a marker says of its tile."""
+
+    task: str = Field(alias="cropcube:task")
+    sha256: dict[str, str] = Field(alias="cropcube:sha256")
+    tally: Tally = Field(alias="cropcube:tally")
+
+
+class _DamagedMarkerError(StoreError):
+    """A marker that is there and cannot be read."""
 
 
 def tile_name(plan: GridPlan, tile: Tile) -> str:
@@ -66,32 +77,27 @@ def mark_done(
     tally : Tally
         What the build counted.
     """
-    lonlat = plan.grid.geobox(tile.window).extent.to_crs("EPSG:4326")
-    item = pystac.Item(
-        id=tile_name(plan, tile),
-        geometry=lonlat.json,
-        bbox=list(lonlat.boundingbox),
-        datetime=None,
-        start_datetime=plan.recipe.periods[0].to_pydatetime(),
-        end_datetime=pd.Timestamp(plan.recipe.datetime[1]).to_pydatetime(),
-        properties={
-            "cropcube:task": plan.task_hash(tile),
-            "cropcube:recipe": plan.recipe.hash,
-            "cropcube:sha256": hashes,
-            "cropcube:scenes": [scene.id for scene in plan.scenes],
-            "cropcube:tally": tally.model_dump(mode="json"),
-        },
-    )
-    text = json.dumps(item.to_dict(include_self_link=False), indent=1, sort_keys=True)
-    root.put(_name(plan, tile), text.encode())
+    facts = {
+        "cropcube:task": plan.task_hash(tile),
+        "cropcube:recipe": plan.recipe.hash,
+        "cropcube:sha256": hashes,
+        "cropcube:scenes": [scene.id for scene in plan.scenes],
+        "cropcube:tally": tally.model_dump(mode="json"),
+    }
+    root.put(_name(plan, tile), tile_item(plan, tile, tile_name(plan, tile), facts))
+
+
+def unmark(root: Folder, plan: GridPlan, tile: Tile) -> None:
+    """Delete the tile's marker if there is one: the tile is not done any more."""
+    root.delete(_name(plan, tile))
 
 
 def is_done(root: Folder, plan: GridPlan, tile: Tile) -> bool:
     """Return whether the tile is marked by this very task and its shards are there."""
-    marker = _properties(root, _name(plan, tile))
-    if marker is None or marker["cropcube:task"] != plan.task_hash(tile):
+    marker = _marker(root, _name(plan, tile))
+    if marker is None or marker.task != plan.task_hash(tile):
         return False
-    return all(root.exists(shard(plan, tile, name)) for name in marker["cropcube:sha256"])
+    return all(root.exists(shard(plan, tile, name)) for name in marker.sha256)
 
 
 def done_tiles(root: Folder, plan: Plan) -> dict[str, Tally]:
@@ -113,11 +119,11 @@ def done_tiles(root: Folder, plan: Plan) -> dict[str, Tally]:
     def counted(task: tuple[GridPlan, Tile, str]) -> tuple[str, Tally] | None:
         grid, tile, version = task
         marker = _parse(root, _name(grid, tile), version)
-        if marker["cropcube:task"] != grid.task_hash(tile):
+        if marker.task != grid.task_hash(tile):
             return None
-        if not stored.issuperset(shard(grid, tile, name) for name in marker["cropcube:sha256"]):
+        if not stored.issuperset(shard(grid, tile, name) for name in marker.sha256):
             return None
-        return tile_name(grid, tile), Tally.model_validate(marker["cropcube:tally"])
+        return tile_name(grid, tile), marker.tally
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return dict(filter(None, pool.map(counted, wanted)))
@@ -139,11 +145,15 @@ def not_done(root: Folder, plan: GridPlan, tile: Tile) -> StoreError:
 
 def problems_of(root: Folder, plan: GridPlan, tile: Tile) -> list[str]:
     """Hash the tile's shards again; return one sentence for each thing that is wrong."""
-    name, marker = tile_name(plan, tile), _properties(root, _name(plan, tile))
-    if marker is None or marker["cropcube:task"] != plan.task_hash(tile):
+    name = tile_name(plan, tile)
+    try:
+        marker = _marker(root, _name(plan, tile))
+    except _DamagedMarkerError:
+        return [f"{name}: the marker is damaged"]
+    if marker is None or marker.task != plan.task_hash(tile):
         return [f"{name}: not done"]
     problems = []
-    for variable, digest in marker["cropcube:sha256"].items():
+    for variable, digest in marker.sha256.items():
         try:
             if root.sha256(shard(plan, tile, variable)) != digest:
                 problems.append(f"{name}: the shard of {variable} was changed")
@@ -162,8 +172,8 @@ def _not_done(root: Folder, name: str) -> StoreError:
 
 
 def _require_marked(root: Folder, name: str, task: str) -> None:
-    marker = _properties(root, name)
-    if marker is None or marker["cropcube:task"] != task:
+    marker = _marker(root, name)
+    if marker is None or marker.task != task:
         raise _not_done(root, name)
 
 
@@ -173,17 +183,17 @@ def _marked_then(root: Folder, name: str, task: str, _half_minute: int) -> None:
     _require_marked(root, name, task)
 
 
-def _properties(root: Folder, name: str) -> dict[str, Any] | None:
+def _marker(root: Folder, name: str) -> _Marker | None:
     version = root.version(name)
     return None if version is None else _parse(root, name, version)
 
 
 # Training asks for the same tile thousands of times: parse each marker once.
 @lru_cache(maxsize=4096)
-def _parse(root: Folder, name: str, _version: str) -> dict[str, Any]:
+def _parse(root: Folder, name: str, _version: str) -> _Marker:
     try:
-        return json.loads(root.get(name))["properties"]
-    except (ValueError, KeyError) as error:
-        raise StoreError(
+        return _Marker.model_validate(json.loads(root.get(name))["properties"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _DamagedMarkerError(
             f"{root}/{name}: damaged marker; delete it to build the tile again"
         ) from error

@@ -175,7 +175,12 @@ def parse_plan(content: bytes, name: str) -> Plan:
 
 
 def plan(
-    area: Any, scenes: Scenes, recipe: Recipe, *, offsets: Mapping[str, int] | None = None
+    area: Any,
+    scenes: Scenes,
+    recipe: Recipe,
+    *,
+    offsets: Mapping[str, int] | None = None,
+    margin: int = 0,
 ) -> Plan:
     """Decide which tiles of which native grids make the cube of an area.
 
@@ -193,6 +198,8 @@ def plan(
         Bands, period, mask and fill.
     offsets : mapping of str to int
         Item id → DN to subtract (0 or 1000), stated by hand; overrides the catalogue.
+    margin : int
+        Pixels around the area that are built as well, such as a network's halo.
 
     Returns
     -------
@@ -208,7 +215,7 @@ def plan(
     """
     shape = read_area(area)
     by_grid = _scenes_by_grid(state_by_hand(scenes.scenes, offsets or {}), recipe)
-    shares = share_out(shape, by_grid)
+    shares = share_out(shape, by_grid, margin)
     if not shares:
         names = ", ".join(sorted(grid.granule for grid in by_grid))
         raise PlanError(f"no scene covers the area (granules searched: {names}); search it again")

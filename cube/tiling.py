@@ -28,7 +28,7 @@ class Share:
         Grids with a share that overlap with it: `cube.ownership.owned` tells whose a pixel is.
     windows : dict of (row, col) to Window
         Cell of the tile lattice → pixels to build: the bounding box of what the grid owns of the
-        area there, in whole 20 m pixels.
+        area there, in whole 20 m pixels, and the margin around it.
     """
 
     grid: NativeGrid
@@ -36,7 +36,7 @@ class Share:
     windows: dict[tuple[int, int], Window]
 
 
-def share_out(area: BaseGeometry, grids: Iterable[NativeGrid]) -> list[Share]:
+def share_out(area: BaseGeometry, grids: Iterable[NativeGrid], margin: int = 0) -> list[Share]:
     """Cut an area among grids, so that no pixel is missing or twice.
 
     An area inside one grid is its alone; inside several, of the one that owns most of it.
@@ -48,6 +48,8 @@ def share_out(area: BaseGeometry, grids: Iterable[NativeGrid]) -> list[Share]:
         In EPSG:4326, as `cube.area.read_area` gives it.
     grids : iterable of NativeGrid
         One per granule.
+    margin : int
+        Pixels to build around the area as well, as far as the grids that give it reach.
 
     Returns
     -------
@@ -60,11 +62,15 @@ def share_out(area: BaseGeometry, grids: Iterable[NativeGrid]) -> list[Share]:
     if covering:
         best = max(covering, key=lambda grid: (_owned_area(area, grid, found), grid.granule))
         whole = Region(lonlat(best, best.window), ())
-        return [Share(best, (), _windows(area, best, whole))]
+        return [Share(best, (), _grown(_windows(area, best, whole), best, margin))]
     windows = {grid: _windows(area, grid, region) for grid, region in found.items()}
     giving = {grid for grid, some in windows.items() if some}
     return [
-        Share(grid, tuple(other for other in found[grid].others if other in giving), some)
+        Share(
+            grid,
+            tuple(other for other in found[grid].others if other in giving),
+            _grown(some, grid, margin),
+        )
         for grid, some in windows.items()
         if some
     ]
@@ -151,6 +157,21 @@ def _windows(area: BaseGeometry, grid: NativeGrid, region: Region) -> dict[tuple
         elif (some := next(cut)).area > 0:
             windows[place] = grid.window_of(*some.bounds).even().intersect(full)
     return windows
+
+
+def _grown(
+    windows: dict[tuple[int, int], Window], grid: NativeGrid, margin: int
+) -> dict[tuple[int, int], Window]:
+    """Return windows that hold a margin around the given ones as well, one per cell."""
+    if not margin:
+        return windows
+    grown: dict[tuple[int, int], Window] = {}
+    for window in windows.values():
+        around = window.grown(margin).even().intersect(grid.window)
+        for place in cells(around):
+            part = cell(*place).intersect(around)
+            grown[place] = part if place not in grown else grown[place].union(part)
+    return dict(sorted(grown.items()))
 
 
 def _leaves_square(part: BaseGeometry, grid: NativeGrid) -> bool:

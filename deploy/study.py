@@ -224,6 +224,8 @@ class _Runner:
             lr=network.lr,
             patience=network.patience,
             class_weights=network.class_weights,
+            loss=network.loss,
+            levels=network.levels,
             seed=self.study.seed,
             progress=report,
             **options,

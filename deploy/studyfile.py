@@ -12,6 +12,7 @@ from cube.recipe import Recipe
 from cube.simulate import Settings, demo_settings
 from cube.yamlfile import read_yaml
 from model import networks
+from model.objectives import Loss
 from model.samples import require_periods
 
 #: Inside a study that simulates its archive, paths may start with this.
@@ -101,13 +102,17 @@ class Network(_Part):
     batch_size: int = Field(default=16, ge=1)
     sample: int = 64
     patience: int = Field(default=8, ge=1)
-    class_weights: Literal["none", "sqrt", "effective"] = "none"
+    class_weights: Literal["none", "sqrt", "effective", "inverse"] = "none"
+    loss: str | None = None
+    levels: Literal["none", "plain", "refined"] = "none"
     augment: bool = True
 
     @model_validator(mode="after")
     def _known(self) -> Network:
         try:
             networks.options(self.name, preset=self.preset, **self.options)
+            if self.loss is not None:
+                Loss.read(self.loss)
         except ArtefactError as error:
             raise ValueError(str(error)) from error
         return self

@@ -3,22 +3,29 @@
 from model.areas import estimate_areas
 from model.artefact import Artefact, load
 from model.boost import boost
+from model.calibrate import Calibration, calibrate
 from model.compare import Comparison, compare
-from model.evaluate import Scores, cross_validate, evaluate
+from model.evaluate import evaluate
+from model.export import export_onnx
 from model.labels import LabelReport, write_labels
+from model.leakage import audit
 from model.legend import Legend, load_legend
 from model.parcels import read_parcels
 from model.predict import predict, predict_store
 from model.sampleset import SampleSet
+from model.scores import Scores
 from model.setdata import SetData
-from model.splits import Split, audit, folds, split_parcels, split_zones
+from model.splits import Split, folds, split_parcels, split_zones
 from model.stream import LiveTiles
 from model.tiles import TileData
 from model.train import train
+from model.trials import compare_splits, cross_validate, transfer
+from model.weak import WeakRun, weak_stage
 from model.zones import Layout, choose_zones, read_zones
 
 __all__ = [
     "Artefact",
+    "Calibration",
     "Comparison",
     "LabelReport",
     "Layout",
@@ -29,13 +36,17 @@ __all__ = [
     "SetData",
     "Split",
     "TileData",
+    "WeakRun",
     "audit",
     "boost",
+    "calibrate",
     "choose_zones",
     "compare",
+    "compare_splits",
     "cross_validate",
     "estimate_areas",
     "evaluate",
+    "export_onnx",
     "folds",
     "load",
     "load_legend",
@@ -46,5 +57,7 @@ __all__ = [
     "split_parcels",
     "split_zones",
     "train",
+    "transfer",
+    "weak_stage",
     "write_labels",
 ]

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 
 FORMAT: Literal["cropcube-model-1"] = "cropcube-model-1"
 CARD = "model.json"
-WEIGHTS = {"network": "weights.safetensors", "xgboost": "model.ubj"}
+WEIGHTS = {
+    "network": "weights.safetensors",
+    "xgboost": "model.ubj",
+    "forest": "forest.safetensors",
+}
 
-Kind = Literal["network", "xgboost"]
+Kind = Literal["network", "xgboost", "forest"]
 
 
 class Predictor(Protocol):
@@ -51,8 +55,13 @@ class Predictor(Protocol):
     @property
     def stride(self) -> int: ...  # noqa: D102
 
-    def probabilities(self, reflectance: np.ndarray) -> np.ndarray:
-        """Return float32 [K, y, x] from uint16 [T, B, y, x]; NaN where no month has a value."""
+    def probabilities(
+        self, reflectance: np.ndarray, wanted: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return float32 [K, y, x] from uint16 [T, B, y, x] and the pixels to decide (bool [y, x]).
+
+        NaN where no month has a value, and where nothing is wanted.
+        """
         ...
 
 
@@ -94,6 +103,7 @@ class _Card(BaseModel):
     metrics: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, str]
+    temperature: list[float] = [1.0]
     weights: str
     sha256: str
 
@@ -106,10 +116,10 @@ class Artefact:
     ----------
     folder : Path
         Where it lies.
-    kind : {"network", "xgboost"}
+    kind : {"network", "xgboost", "forest"}
         What kind of weights it has.
     architecture : str
-        Name in `model.networks`, or ``xgboost``.
+        Name in `model.networks`, ``xgboost`` or ``random-forest``.
     options : dict
         Every option of the architecture, defaults included.
     bands : tuple of str
@@ -126,6 +136,9 @@ class Artefact:
         Validation figures of the weights, and the settings they came from.
     versions : dict
         Of cropcube and of the libraries that wrote it.
+    temperature : tuple of float
+        What confidence is calibrated by, see `model.calibrate`: of each level of the class tree,
+        the classes' own last.
     """
 
     folder: Path
@@ -140,6 +153,7 @@ class Artefact:
     metrics: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, str]
+    temperature: tuple[float, ...] = (1.0,)
 
     @property
     def recipe(self) -> Recipe:
@@ -175,7 +189,7 @@ class Artefact:
         from model import networks
 
         if self.kind != "network":
-            raise ArtefactError(f"{self.folder} holds an {self.kind} model, not a network")
+            raise ArtefactError(f"{self.folder} holds a model of kind {self.kind}, not a network")
         network = networks.create(
             self.architecture,
             c_in=len(self.bands),
@@ -193,23 +207,48 @@ class Artefact:
         return network.eval()
 
     def predictor(self, device: str = "cpu") -> Predictor:
-        """Return the model, ready to classify windows; `device` as in PyTorch.
+        """Return the model, calibrated, ready to classify windows; `device` as in PyTorch.
 
         Raises
         ------
         ArtefactError
             If weights and architecture do not fit.
         """
+        from model.temperature import TemperedPredictor
+
+        found = self._predictor(device)
+        sharp = self.temperature[-1]
+        return found if sharp == 1 else TemperedPredictor(found, sharp)
+
+    def _predictor(self, device: str) -> Predictor:
         if self.kind == "network":
             from model.networks.predictor import NetworkPredictor
 
             return NetworkPredictor(self.network(), self.recipe, self.normalisation, device)
+        if "months" in self.options:
+            from model.trees import SeriesTrees
+
+            return SeriesTrees.of(self)
         from model.boost import BoostPredictor
 
         classes = self.options.get("classes")
         if not isinstance(classes, list):
             raise ArtefactError(f"{self.folder / CARD}: options.classes is missing; boost again")
         return BoostPredictor.from_file(self.weights, classes, len(self.legend.classes))
+
+
+def set_temperature(folder: str | Path, temperature: Sequence[float]) -> None:
+    """Store what `model.calibrate` found in an artefact; see `Artefact.temperature`."""
+    folder = Path(folder)
+    card = _read_card(folder).model_copy(update={"temperature": [float(t) for t in temperature]})
+    _write_card(folder, card)
+    (folder / f"new-{CARD}").replace(folder / CARD)
+
+
+def _write_card(folder: Path, card: _Card) -> None:
+    """Write the card beside the old one, for its caller to put in place."""
+    text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False)
+    (folder / f"new-{CARD}").write_text(text + "\n", encoding="utf-8")
 
 
 def save(
@@ -278,8 +317,7 @@ def save(
         weights=weights.name,
         sha256=_sha256(fresh),
     )
-    text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False)
-    (folder / f"new-{CARD}").write_text(text + "\n", encoding="utf-8")
+    _write_card(folder, card)
     fresh.replace(weights)
     (folder / f"new-{CARD}").replace(folder / CARD)
     return folder
@@ -337,6 +375,7 @@ def load(folder: str | Path) -> Artefact:
         metrics=card.metrics,
         training=card.training,
         versions=card.versions,
+        temperature=tuple(card.temperature),
     )
 
 
@@ -405,7 +444,7 @@ def _sha256(path: Path) -> str:
 
 
 def _versions(kind: Kind) -> dict[str, str]:
-    library = {"network": "torch", "xgboost": "xgboost"}[kind]
+    library = {"network": "torch", "xgboost": "xgboost", "forest": "scikit-learn"}[kind]
     found = {"python": platform.python_version()}
     for name in ("cropcube", "numpy", library):
         try:

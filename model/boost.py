@@ -56,15 +56,21 @@ class BoostPredictor:
         """Read ``model.ubj``."""
         return cls(xgb.Booster(model_file=path), Codes(tuple(classes), n_classes))
 
-    def probabilities(self, reflectance: np.ndarray) -> np.ndarray:
-        """Return float32 [K, y, x] from uint16 [T, C, y, x]; NaN where every value is missing."""
+    def probabilities(
+        self, reflectance: np.ndarray, wanted: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return float32 [K, y, x] from uint16 [T, C, y, x]; NaN where every value is missing.
+
+        Where `wanted` (bool [y, x], default everywhere) is false, the result is NaN as well.
+        """
         t, c, height, width = reflectance.shape
-        series = reflectance.reshape(t, c, -1).transpose(2, 1, 0)
-        full = np.empty((height * width, self.codes.n_classes), dtype=np.float32)
-        for start in range(0, len(full), ROWS):
-            part = series[start : start + ROWS]
-            full[start : start + ROWS] = self._rows(part)
-        return full.T.reshape(self.codes.n_classes, height, width)
+        series = reflectance.reshape(t, c, -1)
+        places = np.arange(height * width) if wanted is None else np.flatnonzero(wanted)
+        full = np.full((self.codes.n_classes, height * width), np.nan, dtype=np.float32)
+        for start in range(0, len(places), ROWS):
+            some = places[start : start + ROWS]
+            full[:, some] = self._rows(series[:, :, some].transpose(2, 1, 0)).T
+        return full.reshape(-1, height, width)
 
     def _rows(self, series: np.ndarray) -> np.ndarray:
         table = features(series)

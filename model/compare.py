@@ -12,20 +12,28 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from model.evaluate import Scores
+    from model.scores import Scores
 
 _NOTE = "macro over present classes; crops = truth is not background; parcel = mean probability"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of figures by model name; figures are fractions, None where nothing was scored."""
+    """Rows of figures by model name; figures are fractions, None where nothing was scored.
+
+    Attributes
+    ----------
+    rows : dict of str to dict
+    note : str
+        What to know when reading them.
+    """
 
     rows: dict[str, dict[str, float | None]]
+    note: str = _NOTE
 
     def table(self) -> Table:
         """Return the table for a terminal."""
-        table = Table(caption=_NOTE, caption_justify="left", box=None, padding=(0, 1))
+        table = Table(caption=self.note, caption_justify="left", box=None, padding=(0, 1))
         table.add_column("model")
         for name in self._columns():
             table.add_column(name, justify="right")
@@ -37,7 +45,7 @@ class Comparison:
         """Return the table as plain text."""
         sink = io.StringIO()
         # Plain text everywhere: a notebook would get colour codes.
-        Console(file=sink, width=120, force_jupyter=False, color_system=None).print(self.table())
+        Console(file=sink, width=140, force_jupyter=False, color_system=None).print(self.table())
         return sink.getvalue()
 
     def markdown(self) -> str:
@@ -46,7 +54,7 @@ class Comparison:
         lines = ["| model | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
         for model, figures in self.rows.items():
             lines.append(f"| {model} | " + " | ".join(map(_figure, figures.values())) + " |")
-        return "\n".join([*lines, "", f"{_NOTE}.", ""])
+        return "\n".join([*lines, "", f"{self.note}.", ""])
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``comparison.md`` and ``comparison.json``."""
@@ -74,7 +82,7 @@ def compare(scores: dict[str, Scores]) -> Comparison:
     ValueError
         If there is none, or they were scored on different pixels.
     """
-    from model.evaluate import headline, plain
+    from model.scores import headline, plain
 
     if not scores:
         raise ValueError("nothing to compare: give the scores of at least one model")

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from cube.errors import SplitError
 from model import networks
-from model.losses import IGNORE, CrossEntropy, Scheme, class_weights
+from model.hierarchy import Tree
+from model.losses import IGNORE, Scheme
 from model.metrics import summary
+from model.objectives import Judged, Loss, objective_for
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from cube.recipe import Recipe
     from model.legend import Legend
+    from model.networks.catalogue import Input
     from model.samples import Batch, Normalisation
 
 Schedule = Literal["one-cycle", "constant"]
@@ -27,7 +30,11 @@ Schedule = Literal["one-cycle", "constant"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the weights, apart from the data; see `model.train.train`."""
+    """What decides the weights, apart from the data; see `model.train.train`.
+
+    ``loss`` is empty for the network's own, ``tree`` a `Tree` as plain types, ``start`` the hash of
+    the weights that the training begins with.
+    """
 
     architecture: str
     options: dict[str, Any]
@@ -40,6 +47,9 @@ class Settings:
     seed: int
     class_weights: Scheme
     best: Literal["macro_f1", "loss"]
+    loss: str = ""
+    tree: dict[str, Any] | None = None
+    start: str = ""
 
 
 class TrainingData(Protocol):
@@ -47,6 +57,8 @@ class TrainingData(Protocol):
 
     seed: int
 
+    @property
+    def kind(self) -> Input: ...  # noqa: D102
     @property
     def recipe(self) -> Recipe | None: ...  # noqa: D102
     @property
@@ -91,32 +103,41 @@ class Learner(L.LightningModule):
             months=data.months,
             **settings.options,
         )
-        weighted = settings.class_weights != "none"
-        weights = class_weights(data.class_counts, settings.class_weights) if weighted else None
-        self.criterion = CrossEntropy(weights)
+        self.objective = objective_for(
+            self.network,
+            Loss.read(settings.loss) if settings.loss else None,
+            data.class_counts,
+            settings.class_weights,
+            None if settings.tree is None else Tree.from_dict(settings.tree),
+        )
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the logits of a batch: [B, K, H, W], or [B, K] for samples with one label."""
-        return self.network(batch["x"], batch["valid"], batch["doy"])
+    def forward(self, batch: dict[str, Tensor]) -> Judged:
+        """Return how the network does on a batch."""
+        judged: Judged = self.objective(self.network, batch)
+        return judged
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = self.criterion(self(batch), batch["y"])
+        judged = self(batch)
+        loss = self.objective.loss(judged.total, judged.weight)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["x"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        k = self.n_classes
+        k, parts = self.n_classes, len(self.objective.shares)
         self._matrix = torch.zeros(k * k, dtype=torch.int64, device=self.device)
-        self._loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._loss = torch.zeros(2, parts, dtype=torch.float64, device=self.device)
+        self._figure = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
         """Add a batch to the confusion matrix and the loss; exact for batches of any size."""
-        logits, y = self(batch), batch["y"]
-        self._loss += torch.stack(self.criterion.sums(logits, y)).to(self._loss)
-        labelled = y != IGNORE
-        pairs = y[labelled] * self.n_classes + logits.argmax(dim=1)[labelled]
+        judged = self(batch)
+        self._loss += torch.stack([judged.total, judged.weight]).to(self._loss)
+        self._figure += judged.figure.to(self._figure)
+        labelled = judged.y != IGNORE
+        predicted = judged.logits.argmax(dim=1)[labelled]
+        pairs = judged.y[labelled] * self.n_classes + predicted
         self._matrix += torch.bincount(pairs, minlength=len(self._matrix))
 
     def on_validation_epoch_end(self) -> None:
@@ -126,18 +147,24 @@ class Learner(L.LightningModule):
             raise SplitError(
                 "no pixel of the validation groups is labelled; move groups with parcels to val"
             )
-        total, weight = self._loss.tolist()
         scores = summary(matrix)
-        self.log("val_loss", total / max(weight, 1e-12))
+        self.log("val_loss", self.objective.loss(*self._loss))
         self.log("val_accuracy", scores["accuracy"])
         self.log("val_macro_f1", scores["f1"])
+        if self.objective.figure:
+            total, count = self._figure.tolist()
+            self.log(self.objective.figure, total / max(count, 1))
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule."""
         settings = self.settings
-        optimiser = torch.optim.AdamW(
-            self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        undecayed = getattr(self.network, "undecayed", ())
+        apart = [p for name, p in self.network.named_parameters() if name in undecayed]
+        others = [p for name, p in self.network.named_parameters() if name not in undecayed]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if apart:
+            groups.append({"params": apart, "weight_decay": 0.0})
+        optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
         if settings.schedule == "constant":
             return optimiser
         total = settings.epochs * (self.steps or 1)

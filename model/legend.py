@@ -297,6 +297,23 @@ def load_legend(
     return legend if classes is None else legend.restrict(classes)
 
 
+def parents_table(name: str, level: str, year: int) -> pd.DataFrame | None:
+    """Return the levels above the classes of a shipped legend, for `model.hierarchy`.
+
+    Returns
+    -------
+    DataFrame or None
+        Index ``class``; ``level1`` and ``level2``, as far as they are coarser than `level`; empty
+        text where a class belongs to none. None for other legends and for the coarsest level.
+    """
+    if name not in _SHIPPED or level not in _TREE[1:]:
+        return None
+    table = _apply_changes(_read_table(_FOLDER / _SHIPPED[name], level), year)
+    crops = ~table.status.isin(list(_NO_CLASS)) & (table[level] != "")
+    coarser = list(_TREE[: min(2, _TREE.index(level))])
+    return table[crops].rename(columns={level: "class"}).set_index("class")[coarser]
+
+
 def _read_table(path: Path, level: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")

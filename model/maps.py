@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -55,6 +56,58 @@ class Canvas:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """What a map shows of one native grid: the area, and nothing that was built around it.
+
+    Attributes
+    ----------
+    grid : GridPlan
+    window : Window
+        The smallest one that holds the area.
+    inside : bool [y, x]
+        Pixels of `window` in the area.
+    tiles : tuple of Window
+        Parts of the plan's tiles in `window`, those with a pixel of the area.
+    """
+
+    grid: GridPlan
+    window: Window
+    inside: np.ndarray
+    tiles: tuple[Window, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, grid: GridPlan) -> Extent:
+        """Leave out what the plan builds around the area."""
+        window, inside = grid.window, area_mask(plan, grid, grid.window)
+        if inside.any():
+            window, inside = shrunk(window, inside)
+        parts = (tile.window.intersect(window) for tile in grid.tiles)
+        tiles = tuple(p for p in parts if not p.empty and inside[p.relative_to(window).yx].any())
+        return cls(grid, window, inside, tiles)
+
+    def wanted(self, tile: Window) -> bytes | None:
+        """Return the pixels of a tile that lie in the area, packed for a worker; None: all."""
+        mask = self.inside[tile.relative_to(self.window).yx]
+        return None if mask.all() else zlib.compress(np.packbits(mask).tobytes())
+
+
+def unpacked(wanted: bytes, tile: Window) -> np.ndarray:
+    """Return bool [y, x] from what `Extent.wanted` packed."""
+    bits = np.frombuffer(zlib.decompress(wanted), np.uint8)
+    size = tile.height * tile.width
+    return np.unpackbits(bits, count=size).astype(bool).reshape(tile.height, tile.width)
+
+
+def shrunk(window: Window, mask: np.ndarray) -> tuple[Window, np.ndarray]:
+    """Return the smallest window that holds the true pixels of a mask (bool [y, x]), and those."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(cols[0])
+    height, width = int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left
+    smaller = Window(row=window.row + top, col=window.col + left, height=height, width=width)
+    return smaller, mask[top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
 class GridMap:
     """The files of one native grid, and pixels per class (int64 [K + 1], last = no decision)."""
 
@@ -89,10 +142,10 @@ class Maps:
     drift: list[dict[str, Any]] = field(repr=False)
 
 
-def write_grid(canvas: Canvas, grid: GridPlan, plan: Plan, model: Artefact, out: Path) -> GridMap:
+def write_grid(canvas: Canvas, extent: Extent, plan: Plan, model: Artefact, out: Path) -> GridMap:
     """Clip one grid's map to the area and write its files into `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    inside = area_mask(plan, grid, canvas.window)
+    grid, inside = extent.grid, extent.inside
     for layer in (canvas.classes, canvas.confidence):
         layer[~inside] = NO_DECISION
     granule, legend = grid.grid.granule, model.legend
@@ -173,13 +226,14 @@ def write_cog(
     overviews: str,
     colours: tuple[str, ...] = (),
     names: tuple[str, ...] = (),
+    nodata: int = NO_DECISION,
 ) -> None:
-    """Write uint8 [y, x] as a cloud-optimised GeoTIFF, 255 = no data; `overviews`: resampling."""
+    """Write uint8 or uint16 [y, x] as a cloud-optimised GeoTIFF; `overviews`: resampling."""
     profile = {
         "driver": "GTiff",
-        "dtype": "uint8",
+        "dtype": values.dtype.name,
         "count": 1,
-        "nodata": NO_DECISION,
+        "nodata": nodata,
         "height": values.shape[0],
         "width": values.shape[1],
         "crs": str(box.crs),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,8 +90,9 @@ def summary(matrix: Matrix, *, background: bool = True) -> dict[str, float | int
     Returns
     -------
     dict
-        ``accuracy``, ``precision``, ``recall``, ``f1`` (fractions; NaN when nothing was counted),
-        ``pixels`` (the count behind them) and ``classes`` (how many classes occur).
+        ``accuracy``, ``precision``, ``recall``, ``f1`` and ``minimum_f1``, that of the class that
+        does worst (fractions; NaN when nothing was counted), ``pixels`` (the count behind them) and
+        ``classes`` (how many classes occur).
     """
     if not background:
         matrix = without_background(matrix)
@@ -104,8 +104,13 @@ def summary(matrix: Matrix, *, background: bool = True) -> dict[str, float | int
         name: float(scores[name][present].mean()) if present.any() else nothing
         for name in ("precision", "recall", "f1")
     }
-    accuracy = float(np.trace(matrix) / total) if total else nothing
-    return {"accuracy": accuracy, **means, "pixels": total, "classes": int(present.sum())}
+    return {
+        "accuracy": float(np.trace(matrix) / total) if total else nothing,
+        **means,
+        "minimum_f1": float(scores["f1"][present].min()) if present.any() else nothing,
+        "pixels": total,
+        "classes": int(present.sum()),
+    }
 
 
 def without_background(matrix: Matrix) -> Matrix:
@@ -152,13 +157,46 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) ->
         ``confidence`` (mean probability of the answer), ``accuracy`` and ``pixels``. Their mean
         distance, weighted by pixels, is the expected calibration error.
     """
+    return reliability_table(reliability_sums(truth, probabilities, bins))
+
+
+def reliability_sums(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Return what `reliability` divides: float64 [bins, 3], so that tiles and zones add up.
+
+    Per bin the summed probability of the answers, the right answers, and the pixels.
+    """
     counted = (truth != IGNORE) & ~np.isnan(probabilities[:, 0])
     sure = probabilities[counted].max(axis=1).astype(np.float64)
     right = probabilities[counted].argmax(axis=1) == truth[counted]
     place = np.minimum((sure * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"confidence": sure, "accuracy": right, "pixels": 1})
-    told = table.groupby(place).agg({"confidence": "mean", "accuracy": "mean", "pixels": "sum"})
-    return told.rename_axis("bin")
+    columns = [np.bincount(place, weights, minlength=bins) for weights in (sure, right, None)]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def reliability_table(sums: np.ndarray) -> pd.DataFrame:
+    """Return the table that `reliability` describes from `reliability_sums`."""
+    used = sums[:, 2] > 0
+    confidence, right, pixels = sums[used].T
+    columns = {
+        "confidence": confidence / pixels,
+        "accuracy": right / pixels,
+        "pixels": pixels.astype(np.int64),
+    }
+    return pd.DataFrame(columns, index=pd.Index(np.flatnonzero(used), name="bin"))
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Return the expected calibration error of a `reliability` table; NaN for an empty one.
+
+    Notes
+    -----
+    Naeini et al. (2015), AAAI: the distance between confidence and accuracy, averaged over bins
+    by their pixels.
+    """
+    if table.empty:
+        return float("nan")
+    distance = (table["confidence"] - table["accuracy"]).abs()
+    return float((distance * table["pixels"]).sum() / table["pixels"].sum())
 
 
 @dataclass
@@ -167,7 +205,7 @@ class ParcelVotes:
 
     A parcel cut by tile borders collects its votes from all of them. Two ways to decide: the class
     with most pixels (`vote`), and the class with the highest mean probability (`mean`). Ties go to
-    the lowest index.
+    the lowest index. By `area` a parcel counts as often as it has labelled pixels, not once.
 
     Parameters
     ----------
@@ -205,81 +243,25 @@ class ParcelVotes:
             both[parcel_id] = rows if parcel_id not in both else both[parcel_id] + rows
         return ParcelVotes(self.n_classes, both)
 
-    def matrices(self) -> dict[str, Matrix]:
-        """Return the confusion matrices over parcels: ``vote`` and ``mean``, int64 [K, K]."""
+    def sums(self) -> np.ndarray:
+        """Return per parcel its pixels by truth, by answer, and summed probabilities; [P, 3, K]."""
         if not self._votes:
-            nothing = np.zeros((self.n_classes, self.n_classes), dtype=np.int64)
-            return {"vote": nothing, "mean": nothing.copy()}
-        winners = np.stack(list(self._votes.values())).argmax(axis=2)
+            return np.zeros((0, 3, self.n_classes))
+        return np.stack(list(self._votes.values()))
+
+    def matrices(self) -> dict[str, Matrix]:
+        """Return the confusion matrices over parcels, int64 [K, K].
+
+        ``vote`` and ``mean`` count parcels, ``area`` the pixels of parcels decided by mean.
+        """
+        sums = self.sums()
+        winners = sums.argmax(axis=2)
+        area = np.zeros((self.n_classes, self.n_classes), dtype=np.int64)
+        np.add.at(area, (winners[:, 0], winners[:, 2]), sums[:, 0].sum(axis=1).astype(np.int64))
         return {
             "vote": confusion_matrix(winners[:, 0], winners[:, 1], self.n_classes),
             "mean": confusion_matrix(winners[:, 0], winners[:, 2], self.n_classes),
-        }
-
-
-@dataclass
-class Tally:
-    """Everything that scores need of a set of pixels, in sums: zones add up to regions.
-
-    Parameters
-    ----------
-    n_classes : int
-        K.
-
-    Attributes
-    ----------
-    matrix : int64 [K, K]
-        Confusion matrix over pixels.
-    loss, crop_loss : float
-        Sum of -ln p(truth) over all pixels, and over those whose truth is a crop.
-    undecided : int
-        Labelled pixels without a prediction (no clear observation); they are in no other figure.
-    parcels : ParcelVotes
-        The same by parcel.
-    """
-
-    n_classes: int
-    matrix: Matrix = field(init=False)
-    loss: float = 0.0
-    crop_loss: float = 0.0
-    undecided: int = 0
-    parcels: ParcelVotes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.matrix = np.zeros((self.n_classes, self.n_classes), dtype=np.int64)
-        self.parcels = ParcelVotes(self.n_classes)
-
-    def add(self, truth: np.ndarray, probabilities: np.ndarray, parcel: np.ndarray) -> None:
-        """Add pixels: truth int [N], probabilities float [N, K] (NaN = none), parcel int [N]."""
-        decided = ~np.isnan(probabilities[:, 0])
-        self.undecided += int((~decided & (truth != IGNORE)).sum())
-        truth, probabilities, parcel = truth[decided], probabilities[decided], parcel[decided]
-        self.matrix += confusion_matrix(truth, probabilities.argmax(axis=1), self.n_classes)
-        crops = truth != BACKGROUND
-        self.loss += log_loss(truth, probabilities)[0]
-        self.crop_loss += log_loss(truth[crops], probabilities[crops])[0]
-        self.parcels.add(parcel, truth, probabilities)
-
-    def __add__(self, other: Tally) -> Tally:
-        both = Tally(self.n_classes)
-        both.matrix = self.matrix + other.matrix
-        both.loss, both.crop_loss = self.loss + other.loss, self.crop_loss + other.crop_loss
-        both.undecided = self.undecided + other.undecided
-        both.parcels = self.parcels + other.parcels
-        return both
-
-    def scores(self) -> dict[str, Any]:
-        """Return the figures: ``pixel`` and ``parcel_vote``, ``parcel_mean`` as in `both_ways`."""
-        pixel = both_ways(self.matrix)
-        for name, loss in (("all", self.loss), ("crops", self.crop_loss)):
-            pixels = pixel[name]["pixels"]
-            pixel[name]["loss"] = loss / pixels if pixels else float("nan")
-        parcels = self.parcels.matrices()
-        return {
-            "pixel": pixel,
-            "parcel_vote": both_ways(parcels["vote"], unit="parcels"),
-            "parcel_mean": both_ways(parcels["mean"], unit="parcels"),
-            "undecided": self.undecided,
+            "area": area,
         }
 
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cube.store
+from cube.area import surroundings
 from cube.errors import ArtefactError, ClusterLostError
-from cube.grid import Window
+from cube.grid import PIXEL, Window, cell, cells
 from cube.objects import at
-from cube.planning import GridPlan, plan
+from cube.planning import plan
 from cube.recipe import Recipe
 from cube.scenes import Scenes
 from model import maps
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 
-#: Side of the blocks that are classified at once, pixels; tiles are a whole number of them.
+#: Side of the blocks that networks with a halo decide whole, pixels; tiles hold a whole number.
 BLOCK = 256
 #: Drift beyond these is reported: shift of a band's mean in training standard deviations, and
 #: ratio of the standard deviations.
@@ -55,6 +56,9 @@ def predict(
     progress: Progress | None = None,
 ) -> maps.Maps:
     """Map an area: search, build its cube, classify every pixel, write the maps.
+
+    The cube reaches beyond the area as far as the model looks, so that a pixel at the area's border
+    gets the class that it has on a map of a larger area.
 
     Parameters
     ----------
@@ -94,13 +98,14 @@ def predict(
     model, out = load(artefact), Path(out)
     recipe = model.recipe if year is None else model.recipe.for_year(year)
     require_periods(recipe)
+    halo = model.predictor().halo
     store = out / "cube.zarr"
     if store.exists():
         check_recipe(model, store)
     if scenes is None:
-        scenes = search(area, recipe, provider=provider)
+        scenes = search(surroundings(area, halo * PIXEL), recipe, provider=provider)
     scenes.save(out / "scenes.json")
-    made = plan(area, scenes, recipe)
+    made = plan(area, scenes, recipe, margin=halo)
     made.save(out / "plan.json")
     cube.store.write(made, store, client=client, progress=progress)
     return predict_store(artefact, store, out, client=client, progress=progress)
@@ -126,16 +131,18 @@ def predict_store(
     model = load(artefact)
     check_recipe(model, store)
     made = cube.store.read_plan(store)
+    extents = [maps.Extent.of(made, grid) for grid in made.grids]
+    total = sum(len(extent.tiles) for extent in extents)
     moments, done, grids = Moments.none(len(made.recipe.bands)), 0, []
-    for grid in made.grids:
-        canvas = maps.Canvas.blank(grid.window)
-        for window, tile in _tiles(artefact, store, grid, client):
+    for extent in extents:
+        canvas = maps.Canvas.blank(extent.window)
+        for window, tile in _tiles(artefact, store, extent, client):
             canvas.paste(window, tile.classes, tile.confidence)
             moments += tile.moments
             done += 1
             if progress:
-                progress(done, made.n_tiles, "classifying")
-        grids.append(maps.write_grid(canvas, grid, made, model, Path(out)))
+                progress(done, total, "classifying")
+        grids.append(maps.write_grid(canvas, extent, made, model, Path(out)))
     drift = moments.drift(model)
     return maps.finish(grids, made, model, drift, Path(out))
 
@@ -175,32 +182,48 @@ def predict_window(
     window : Window
         Pixels of the granule's grid.
     wanted : bool [y, x], optional
-        Blocks of the window without a wanted pixel are skipped and stay NaN.
+        Pixels to decide, default all. Imagery is read and computed only where it matters to them.
 
     Returns
     -------
     float32 [K, y, x]
-        NaN where no month had a clear observation: no decision.
+        NaN where no month had a clear observation (no decision), and where nothing is wanted.
+
+    Raises
+    ------
+    ValueError
+        If nothing is wanted.
     """
     result: np.ndarray | None = None
-    for block in _blocks(window):
-        part = block.intersect(window)
-        inside = part.relative_to(window).yx
-        if wanted is not None and not wanted[inside].any():
-            continue
-        # A network sees whole blocks wherever the window ends, and so computes the same numbers.
-        core = block if predictor.halo else part
-        around = context(core, predictor.halo, predictor.stride)
-        reflectance, observations = read(around)
-        crop = part.relative_to(around).yx
-        found = predictor.probabilities(reflectance)[:, *crop]
+    for place in cells(window):
+        part = cell(*place).intersect(window)
+        asked = None if wanted is None else wanted[part.relative_to(window).yx]
+        if asked is not None:
+            if not asked.any():
+                continue
+            part, asked = maps.shrunk(part, asked)
+        found = _predict_part(predictor, read, part, asked)
         if result is None:
             result = np.full((len(found), window.height, window.width), np.nan, np.float32)
-        seen = observations[:, *crop].any(axis=0)
-        result[:, *inside] = np.where(seen, found, np.nan)
+        result[:, *part.relative_to(window).yx] = found
     if result is None:
         raise ValueError(f"nothing wanted in {window}")
     return result
+
+
+def _predict_part(
+    predictor: Predictor, read: Read, part: Window, wanted: np.ndarray | None
+) -> np.ndarray:
+    # A network sees whole blocks wherever the window ends, and so computes the same numbers.
+    core = _whole_blocks(part) if predictor.halo else part
+    around = context(core, predictor.halo, predictor.stride)
+    reflectance, observations = read(around)
+    inside = part.relative_to(around).yx
+    asked = np.zeros((around.height, around.width), bool)
+    asked[inside] = observations[:, *inside].any(axis=0)
+    if wanted is not None:
+        asked[inside] &= wanted
+    return predictor.probabilities(reflectance, asked)[:, *inside]
 
 
 def context(core: Window, halo: int, stride: int) -> Window:
@@ -218,11 +241,11 @@ def _aligned(first: int, last: int, stride: int) -> tuple[int, int]:
     return first // stride * stride, -(-last // stride) * stride
 
 
-def _blocks(window: Window) -> Iterator[Window]:
-    """Yield the blocks of the grid's lattice that meet a window, whole."""
-    for row in range(window.row // BLOCK, -(-(window.row + window.height) // BLOCK)):
-        for col in range(window.col // BLOCK, -(-(window.col + window.width) // BLOCK)):
-            yield Window(row=row * BLOCK, col=col * BLOCK, height=BLOCK, width=BLOCK)
+def _whole_blocks(window: Window) -> Window:
+    """Return a window grown to whole blocks of the grid's lattice."""
+    row, bottom = _aligned(window.row, window.row + window.height, BLOCK)
+    col, right = _aligned(window.col, window.col + window.width, BLOCK)
+    return Window(row=row, col=col, height=bottom - row, width=right - col)
 
 
 @dataclass(frozen=True)
@@ -289,8 +312,13 @@ class MappedTile:
     moments: Moments
 
 
-def map_tile(artefact: str, store: str, granule: str, window: Window) -> MappedTile:
-    """Classify one tile of a store; runs on any worker that can read both folders."""
+def map_tile(
+    artefact: str, store: str, granule: str, window: Window, wanted: bytes | None = None
+) -> MappedTile:
+    """Classify one tile of a store; runs on any worker that can read both folders.
+
+    `wanted` is from `maps.Extent.wanted`.
+    """
     moments: list[Moments] = []
 
     def read(part: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -299,7 +327,9 @@ def map_tile(artefact: str, store: str, granule: str, window: Window) -> MappedT
         moments.append(Moments.of(reflectance[..., ::8, ::8]))
         return reflectance, observations
 
-    probabilities = predict_window(_predictor(artefact, _changed(artefact)), read, window)
+    predictor = _predictor(artefact, _changed(artefact))
+    mask = None if wanted is None else maps.unpacked(wanted, window)
+    probabilities = predict_window(predictor, read, window, mask)
     classes, confidence = decide(probabilities)
     return MappedTile(classes, confidence, _sum(moments))
 
@@ -318,25 +348,28 @@ def decide(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tiles(
-    artefact: str | Path, store: str | Path, grid: GridPlan, client: Client | None
+    artefact: str | Path, store: str | Path, extent: maps.Extent, client: Client | None
 ) -> Iterator[tuple[Window, MappedTile]]:
     folder, path = str(Path(artefact).resolve()), str(at(store).absolute())
-    one = partial(map_tile, folder, path, grid.grid.granule)
-    windows = [tile.window for tile in grid.tiles]
+    granule = extent.grid.grid.granule
+    one = partial(map_tile, folder, path, granule)
     if client is None:
-        yield from ((window, one(window)) for window in windows)
+        yield from ((window, one(window, extent.wanted(window))) for window in extent.tiles)
         return
     import distributed
     from distributed.client import FutureCancelledError
     from distributed.comm import CommClosedError
 
-    futures = {client.submit(one, window, pure=False, retries=2): window for window in windows}
+    futures = {
+        client.submit(one, window, extent.wanted(window), pure=False, retries=2): window
+        for window in extent.tiles
+    }
     try:
         for future in distributed.as_completed(list(futures)):
             yield futures.pop(future), future.result()
     except (CommClosedError, FutureCancelledError) as error:
         raise ClusterLostError(
-            f"the cluster went away with {len(futures)} tiles of {grid.grid.granule} to classify; "
+            f"the cluster went away with {len(futures)} tiles of {granule} to classify; "
             "predict again, the cube is kept"
         ) from error
     finally:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 if TYPE_CHECKING:
     from model.legend import Legend
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 IGNORE = 255
 _STYLE: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "facecolor": "white"}
 _GREY = "#666666"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: Longest side of a map in a picture, pixels.
 _SIDE = 1200
 
@@ -102,6 +104,37 @@ def class_shares(truth: np.ndarray, predicted: np.ndarray, legend: Legend, path:
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     _bare(axes)
+    return _save(figure, path)
+
+
+def reliability(bins: pd.DataFrame, path: Path) -> Path:
+    """Draw how often a model was right against how sure it was.
+
+    Parameters
+    ----------
+    bins : DataFrame
+        ``confidence``, ``accuracy`` and ``pixels``, as `model.metrics.reliability` gives them. Bins
+        with less than a thousandth of the pixels are left out: chance alone moves them.
+    """
+    bins = bins[bins["pixels"] >= bins["pixels"].sum() / 1000]
+    figure = Figure(figsize=(4.2, 4.6), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    axes.plot(bins["confidence"], bins["accuracy"], "o-", color="#1f6fb2", markersize=5)
+    axes.text(0.03, 0.9, "above the line: more often right than sure", color=_GREY, fontsize=8)
+    axes.set_ylabel("share that is right")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    share = bins["pixels"] / bins["pixels"].sum()
+    below.bar(bins["confidence"], share, width=0.04, color="#1f6fb2")
+    below.yaxis.set_major_formatter(_percent)
+    below.yaxis.set_major_locator(MaxNLocator(3, prune="lower"))
+    below.set_ylabel("pixels")
+    below.set_xlabel("probability of the answer")
+    for panel in (axes, below):
+        panel.grid(color="#eeeeee")
+        panel.set_axisbelow(True)
+        _bare(panel)
     return _save(figure, path)
 
 
@@ -224,6 +257,54 @@ def preview(classes: np.ndarray, legend: Legend, path: Path) -> Path:
     place: Place = "outside lower center" if wide else "outside right upper"
     _class_legend(figure, [shown], legend, place, "no decision", columns=4 if wide else 1)
     return _save(figure, path)
+
+
+def season_picture(curve: pd.DataFrame, path: Path) -> Path:
+    """Draw accuracy and macro-F1 after each month; see `model.early.accuracy_by_month`."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = [_MONTHS[(month - 1) % 12] for month in curve["month"]]
+    for column, label, colour in (
+        ("accuracy", "accuracy", "#1f6f50"),
+        ("macro_f1", "macro-F1", "#c0722b"),
+    ):
+        axes.plot(range(len(names)), curve[column], "o-", color=colour, label=label, ms=4)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlabel("imagery until the end of")
+    _scores_axis(axes)
+    return _save(figure, path)
+
+
+def sweep_picture(table: pd.DataFrame, path: Path) -> Path:
+    """Draw accuracy against the share of the season read; see `model.early.sweep`."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    table = table.sort_values("season")
+    axes.plot(table["season"], table["accuracy"], "o-", color="#1f6f50", label="at the decision")
+    axes.plot(table["season"], table["accuracy_all"], ":", color=_GREY, label="reading every date")
+    for row in table.itertuples():
+        axes.annotate(
+            f"{row.alpha:g}",
+            (row.season, row.accuracy),
+            xytext=(4, -10),
+            fontsize=8,
+            textcoords="offset points",
+            color=_GREY,
+        )
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(_percent)
+    axes.set_xlabel("share of the season before the decision (label: alpha)")
+    _scores_axis(axes)
+    axes.set_ylabel("accuracy")
+    return _save(figure, path)
+
+
+def _scores_axis(axes: Axes) -> None:
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(_percent)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.legend(frameon=False, loc="lower right")
+    _bare(axes)
 
 
 def coloured(classes: np.ndarray, legend: Legend) -> np.ndarray:

@@ -350,6 +350,11 @@ class Assembler:
         return arrays | {"doy": days_of_year(self.months)}
 
 
+def inputs(batch: Batch) -> Batch:
+    """Return what a network is given of a batch, as keywords of its `forward`."""
+    return {name: batch[name] for name in ("x", "valid", "doy", "geometry") if name in batch}
+
+
 def days_of_year(months: pd.DatetimeIndex) -> np.ndarray:
     """Return the day of the year of the middle (15th) of each month; int64 [T]."""
     return (months + pd.Timedelta(days=14)).dayofyear.to_numpy().astype(np.int64)

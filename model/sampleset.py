@@ -57,6 +57,8 @@ class SampleSet:
         Parcel of each label, 0 = none.
     lonlat : ndarray of float64 [N, 2], optional
         Degrees; what an audit of distances needs.
+    geometry : ndarray of float32 [N, 4], optional
+        Shape of each parcel, for networks that take sets of pixels; see `model.datasets.parcel`.
     recipe : Recipe, optional
         That of the cube the samples were taken from; without it a model draws no maps.
     """
@@ -72,6 +74,7 @@ class SampleSet:
     group: np.ndarray
     parcel: np.ndarray | None = None
     lonlat: np.ndarray | None = None
+    geometry: np.ndarray | None = None
     recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
@@ -130,6 +133,7 @@ class SampleSet:
             group=self.group[rows],
             parcel=None if self.parcel is None else self.parcel[rows],
             lonlat=None if self.lonlat is None else self.lonlat[rows],
+            geometry=None if self.geometry is None else self.geometry[rows],
         )
 
     def rows(self, split: Split, stage: str) -> np.ndarray:
@@ -145,7 +149,7 @@ class SampleSet:
         """
         if stage not in STAGES:
             raise SplitError(f"no stage '{stage}'; use {', '.join(STAGES)}")
-        key = self._key(split)
+        key = self.key(split)
         table = split.stage_of()
         stages = table[np.where(key < len(table), key, 0)]
         return np.flatnonzero(stages == STAGES.index(stage) + 1)
@@ -172,7 +176,8 @@ class SampleSet:
             tuple(float(values.std()) or 1.0 for values in chosen),
         )
 
-    def _key(self, split: Split) -> np.ndarray:
+    def key(self, split: Split) -> np.ndarray:
+        """Return the group of each sample that a split goes by, int [N]; see `rows`."""
         if split.by == "zone":
             return self.group
         if split.by == "sample":

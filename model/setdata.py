@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from model.legend import IGNORE
 from model.samples import Batch, Normalisation
 from model.splits import STAGES, Split
 
 if TYPE_CHECKING:
     from cube.recipe import Recipe
     from model.legend import Legend
+    from model.networks.catalogue import Input
     from model.sampleset import SampleSet
 
 
@@ -37,6 +40,10 @@ class SetData(pl.LightningDataModule):
         and kept in order. Validation and test always see all dates. Default: no thinning.
     augment : bool
         Flip and turn training samples that have rows and columns.
+    sampling : {"all", "balanced"}
+        Each training sample once per epoch; or as many draws with replacement of labelled ones,
+        each class of the training samples as likely as any other. `class_counts` stays that of
+        the samples: weights of the loss come on top.
     normalisation : Normalisation, optional
         Default from the training samples.
 
@@ -55,6 +62,7 @@ class SetData(pl.LightningDataModule):
         seed: int = 0,
         dates: int | None = None,
         augment: bool = False,
+        sampling: Literal["all", "balanced"] = "all",
         normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__()
@@ -63,11 +71,19 @@ class SetData(pl.LightningDataModule):
         self.set, self.split, self.batch_size, self.seed = samples, split, batch_size, seed
         self.dates, self.augment, self._given = dates, augment, normalisation
         self.stage_rows = {stage: samples.rows(split, stage) for stage in STAGES}
+        if sampling == "balanced" and samples.y.ndim > 1:
+            raise ValueError("balanced sampling needs one label per sample, and these are windows")
+        self.sampling = sampling
 
     @property
     def recipe(self) -> Recipe | None:
         """That of the cube the samples are from, if they are from one."""
         return self.set.recipe
+
+    @property
+    def kind(self) -> Input:
+        """What one sample is."""
+        return self.set.kind
 
     @property
     def legend(self) -> Legend:
@@ -92,7 +108,7 @@ class SetData(pl.LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """What a continued training must find again."""
-        return f"{self.set.hash}, dates {self.dates}"
+        return f"{self.set.hash}, dates {self.dates}, sampling {self.sampling}"
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -107,6 +123,21 @@ class SetData(pl.LightningDataModule):
     def samples(self, stage: str) -> int:
         """Return the number of samples of ``train``, ``val`` or ``test``."""
         return len(self.stage_rows[stage])
+
+    def with_normalisation(self, normalisation: Normalisation) -> SetData:
+        """Return the same data as another model is used to it."""
+        other = copy.copy(self)
+        other._given = normalisation
+        other.__dict__.pop("normalisation", None)  # what was computed before
+        return other
+
+    def with_split(self, split: Split) -> SetData:
+        """Return the same data under another split, with the normalisation of its own training."""
+        other = copy.copy(self)
+        other.split, other._given = split, None
+        other.stage_rows = {stage: self.set.rows(split, stage) for stage in STAGES}
+        other.__dict__.pop("normalisation", None)
+        return other
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled training batches."""
@@ -131,6 +162,8 @@ class SetData(pl.LightningDataModule):
             "y": samples.y.astype(np.int64),
             "row": rows.astype(np.int64),
         }
+        if samples.geometry is not None:
+            batch["geometry"] = samples.geometry
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def _standardised(self, x: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -163,7 +196,8 @@ class _Batches(IterableDataset[Batch]):
         rows = data.stage_rows[self.stage]
         random = np.random.default_rng([data.seed, epoch])
         if self.shuffle:
-            rows = random.permutation(rows)
+            balanced = data.sampling == "balanced"
+            rows = _drawn(rows, data.set.y[rows], random) if balanced else random.permutation(rows)
         for start in range(0, len(rows), data.batch_size):
             batch = data.batch(rows[start : start + data.batch_size])
             if self.shuffle and data.dates is not None:
@@ -171,6 +205,13 @@ class _Batches(IterableDataset[Batch]):
             if self.shuffle and data.augment and batch["x"].ndim == 5:
                 batch = _turned(batch, int(random.integers(4)), bool(random.integers(2)))
             yield batch
+
+
+def _drawn(rows: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return as many of the rows, drawn with replacement so that classes come equally often."""
+    labelled, y = rows[y != IGNORE], y[y != IGNORE]
+    share = 1 / np.bincount(y)[y]
+    return random.choice(labelled, size=len(rows), p=share / share.sum())
 
 
 def thinned(batch: Batch, dates: int, random: np.random.Generator) -> Batch:

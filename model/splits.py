@@ -1,33 +1,29 @@
 """Who trains, who validates, who tests: by zone or by parcel, never by pixel.
 
-A group is a zone or a parcel, named by its value in the label store's raster. `audit` is the
-leakage check: every group in one set, no ground shared between sets, and how far apart they are.
+A group is a zone or a parcel, named by its value in the label store's raster. `model.leakage`
+checks that sets share nothing.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import geopandas as gpd
 import numpy as np
-import shapely
-from scipy.spatial import cKDTree
 
 from cube.errors import SplitError
-from cube.grid import PIXEL, NativeGrid, Window
-from model.labelstore import LabelBlock, LabelStore
+from model.distances import label_blocks, parcel_distances
+from model.labelstore import LabelStore
 from model.legend import IGNORE
 
 logger = logging.getLogger(__name__)
 
 By = Literal["zone", "parcel", "sample"]
 STAGES = ("train", "val", "test")
-_PIXEL_AREA = PIXEL * PIXEL
 
 
 @dataclass(frozen=True)
@@ -210,45 +206,6 @@ def folds(
     return [replace(split, train=everything - part, val=part) for part in dealt]
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Smallest distance in metres between the sets; NaN where a set is empty.
-
-    By zone between their outlines, by parcel between pixel centres.
-    """
-
-    train_test: float
-    train_val: float
-    val_test: float
-
-
-def audit(split: Split, labels: str | Path) -> Audit:
-    """Check a split for leaks against a label store.
-
-    Raises
-    ------
-    SplitError
-        If a group is in two sets or does not exist, or sets share ground.
-    """
-    store = LabelStore(labels)
-    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        both = split.groups(one) & split.groups(other)
-        if both:
-            raise SplitError(f"{split.by} {sorted(both)} in both {one} and {other}: a leak")
-    known = len(store.zones) if split.by == "zone" else int(store.parcels["index"].max())
-    strange = [g for stage in STAGES for g in split.groups(stage) if g > known]
-    if strange:
-        raise SplitError(f"{split.by} {sorted(strange)} not in {store.path}, which has {known}")
-    distance = _zone_distance if split.by == "zone" else _parcel_distance
-    found = Audit(
-        distance(store, split.train, split.test),
-        distance(store, split.train, split.val),
-        distance(store, split.val, split.test),
-    )
-    logger.info("split by %s: no leak; %.0f m from train to test", split.by, found.train_test)
-    return found
-
-
 def _shares(count: int, val: float, test: float) -> tuple[int, int]:
     """Return where test and validation end in a shuffled list of `count` parcels."""
     tested = round(count * test)
@@ -289,7 +246,7 @@ def _counts(split: Split, groups: list[int], labels: str | Path) -> np.ndarray:
     store = LabelStore(labels)
     k = store.legend.n_classes
     counts = np.zeros((max(groups) + 1, k), np.int64)
-    for _, _window, block in _blocks(store):
+    for _, _window, block in label_blocks(store):
         group = block.zone if split.by == "zone" else block.parcel
         good = (block.label != IGNORE) & (group > 0) & (group <= max(groups))
         np.add.at(counts, (group[good], block.label[good]), 1)
@@ -299,40 +256,9 @@ def _counts(split: Split, groups: list[int], labels: str | Path) -> np.ndarray:
 def _labelled_parcels(store: LabelStore) -> np.ndarray:
     found = [
         np.unique(block.parcel[(block.label != IGNORE) & (block.parcel > 0)])
-        for _, _, block in _blocks(store)
+        for _, _, block in label_blocks(store)
     ]
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int32)
-
-
-def _blocks(store: LabelStore) -> Iterator[tuple[NativeGrid, Window, LabelBlock]]:
-    for grid in store.grids:
-        for window in store.windows[grid.granule]:
-            yield grid, window, store.read(grid.granule, window)
-
-
-def _zone_distance(store: LabelStore, one: frozenset[int], other: frozenset[int]) -> float:
-    if not one or not other:
-        return float("nan")
-    metres = store.zones.to_crs(store.grids[0].epsg)
-    shapes = np.asarray(metres.geometry)
-    tree = shapely.STRtree(shapes[[group - 1 for group in sorted(other)]])
-    nearest = float("inf")
-    for group in sorted(one):
-        shape = shapes[group - 1]
-        found = sorted(other)[int(tree.nearest(shape))]
-        for hit in [sorted(other)[int(i)] for i in tree.query(shape, predicate="intersects")]:
-            # Neighbours may share an edge, not ground; a pixel is 100 m².
-            if shape.intersection(shapes[hit - 1]).area > _PIXEL_AREA:
-                names = f"'{metres.zone[group - 1]}' and '{metres.zone[hit - 1]}'"
-                raise SplitError(f"zones {names} overlap but are in different sets: a leak")
-        nearest = min(nearest, float(shape.distance(shapes[found - 1])))
-    return nearest
-
-
-def _parcel_distance(store: LabelStore, one: frozenset[int], other: frozenset[int]) -> float:
-    if not one or not other:
-        return float("nan")
-    return min(_distances(store, one, other).values(), default=float("nan"))
 
 
 def _apart(split: Split, store: LabelStore, buffer: float) -> Split:
@@ -347,42 +273,4 @@ def _apart(split: Split, store: LabelStore, buffer: float) -> Split:
 def _closer(
     store: LabelStore, groups: frozenset[int], to: frozenset[int], metres: float
 ) -> frozenset[int]:
-    return frozenset(g for g, d in _distances(store, groups, to).items() if d < metres)
-
-
-def _distances(store: LabelStore, groups: frozenset[int], to: frozenset[int]) -> dict[int, float]:
-    """Return each parcel's distance (m) to the nearest of others, between pixel centres.
-
-    Parcels are compared inside one UTM zone; zones are far enough apart not to matter.
-    """
-    result: dict[int, float] = {}
-    targets, sources = _edge_pixels(store, to), _edge_pixels(store, groups)
-    for epsg in sources.keys() & targets.keys():
-        points, parcels = sources[epsg]
-        distance, _ = cKDTree(targets[epsg][0]).query(points)
-        for parcel in np.unique(parcels):
-            nearest = float(distance[parcels == parcel].min())
-            result[int(parcel)] = min(nearest, result.get(int(parcel), float("inf")))
-    return result
-
-
-def _edge_pixels(
-    store: LabelStore, groups: frozenset[int]
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return UTM coordinates [N, 2] and parcel [N] of the parcels' edge pixels, by EPSG code."""
-    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for grid, window, block in _blocks(store):
-        parcel = block.parcel
-        framed = np.pad(parcel, 1)
-        inside = np.ones(parcel.shape, bool)
-        for near in (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]):
-            inside &= near == parcel
-        row, col = np.nonzero(np.isin(parcel, sorted(groups)) & ~inside)
-        if row.size:
-            x = grid.left + PIXEL * (window.col + col + 0.5)
-            y = grid.top - PIXEL * (window.row + row + 0.5)
-            found.setdefault(grid.epsg, []).append((np.stack([x, y], 1), parcel[row, col]))
-    return {
-        epsg: (np.concatenate([p for p, _ in parts]), np.concatenate([g for _, g in parts]))
-        for epsg, parts in found.items()
-    }
+    return frozenset(g for g, d in parcel_distances(store, groups, to).items() if d < metres)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -41,6 +41,9 @@ from model.samples import (
     require_periods,
 )
 from model.splits import Split
+
+if TYPE_CHECKING:
+    from model.networks.catalogue import Input
 
 __all__ = ["LiveTiles"]
 
@@ -95,6 +98,8 @@ class LiveTiles(IterableDataset[Batch]):
     ReadError
         While iterating, when a tile cannot be built; later tiles are not waited for.
     """
+
+    kind: Input = "image"
 
     def __init__(
         self,

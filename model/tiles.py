@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
@@ -39,6 +40,9 @@ from model.samples import (
     require_periods,
 )
 from model.splits import Split
+
+if TYPE_CHECKING:
+    from model.networks.catalogue import Input
 
 __all__ = ["Normalisation", "Pixels", "SampleStream", "TileData", "days_of_year"]
 
@@ -219,6 +223,8 @@ class TileData(pl.LightningDataModule):
         If a tile of the cube is not built.
     """
 
+    kind: Input = "image"
+
     def __init__(
         self,
         store: str | Path,
@@ -251,7 +257,7 @@ class TileData(pl.LightningDataModule):
                 f"{self.store}: {len(done)} of {plan.n_tiles} tiles are built; run the build "
                 "again (it resumes), or stream with model.LiveTiles"
             )
-        _require_same_grids(self.store, self.label_store, done)
+        require_same_grids(self.store, self.label_store, done)
         self.index = SampleIndex(self.label_store, done, split, sample)
         self._given = normalisation
 
@@ -397,7 +403,8 @@ def _around(windows: list[Window]) -> Window:
     return Window(row=row, col=col, height=bottom - row, width=right - col)
 
 
-def _require_same_grids(store: Place, labels: LabelStore, tiles: list[StoredTile]) -> None:
+def require_same_grids(store: Place, labels: LabelStore, tiles: list[StoredTile]) -> None:
+    """Raise LabelError unless the labels lie on the grids of these tiles of a store."""
     known = {grid.granule: grid for grid in labels.grids}
     for tile in tiles:
         if known.get(tile.granule) != tile.grid:

@@ -33,8 +33,19 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from cube.errors import ArtefactError, SplitError
 from model import artefact, networks
 from model.artefact import Run
+from model.hierarchy import Tree
 from model.learner import Learner, Schedule, Settings
 from model.losses import Scheme
+from model.objectives import Loss
+from model.preparation import (
+    Levels,
+    check_start,
+    choose_tree,
+    copy_weights,
+    decides_early,
+    level_options,
+    require_kind,
+)
 from model.runtime import native_precision, quiet_lightning, steady_memory
 
 if TYPE_CHECKING:
@@ -61,7 +72,11 @@ def train(
     weight_decay: float = 1e-2,
     schedule: Schedule = "one-cycle",
     class_weights: Scheme = "none",
-    best: Literal["macro_f1", "loss"] = "macro_f1",
+    loss: str | None = None,
+    levels: Levels = "none",
+    tree: Tree | None = None,
+    start_from: str | Path | None = None,
+    best: Literal["macro_f1", "loss"] | None = None,
     patience: int = 8,
     precision: Precision = "auto",
     seed: int = 0,
@@ -89,11 +104,25 @@ def train(
         Of AdamW.
     schedule : {"one-cycle", "constant"}
         One cycle: a tenth of the steps up to `lr`, then half a cosine down to a hundredth of it.
-    class_weights : {"none", "sqrt", "effective"}
+    class_weights : {"none", "sqrt", "effective", "inverse"}
         Weights of the loss, see `model.losses.class_weights`.
-    best : {"macro_f1", "loss"}
+    loss : str, optional
+        ``cross-entropy``, ``focal`` (also ``focal:1`` for gamma = 1), ``logit-adjusted`` (tau) or
+        ``early-reward`` (alpha), see `model.objectives`. Default: the network's own, which is
+        ``early-reward`` for early classifiers and ``cross-entropy`` for all others.
+    levels : {"none", "plain", "refined"}
+        Whether the network learns the coarser levels of the legend as well, with heads of its own
+        and perhaps a refinement, see `model.networks.hierarchical`. ``convstar`` has them in any
+        case, and learns from them where there is a tree.
+    tree : Tree, optional
+        The coarser levels; default those of the legend, see `model.hierarchy`.
+    start_from : path, optional
+        Folder of a trained model of the same architecture, classes and normalisation whose weights
+        are trained further.
+    best : {"macro_f1", "loss"}, optional
         What chooses the epoch that is kept: macro-F1 over the classes of the validation groups,
-        which tells rare crops, or their loss.
+        which tells rare crops, or their loss. Default macro-F1, but the loss for early classifiers,
+        whose macro-F1 is best while they wait for the end of the season.
     patience : int
         See `epochs`.
     precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
@@ -117,11 +146,17 @@ def train(
     Raises
     ------
     ArtefactError
-        If the architecture or an option is unknown, `out` holds another training, or the loss is
-        no longer a number.
+        If the architecture or an option is unknown or not for such samples, `out` holds another
+        training, `start_from` holds another model, or the loss is no longer a number.
+    LabelError
+        If levels are asked for and the legend has none.
     SplitError
         If no pixel of the validation groups is labelled.
     """
+    require_kind(name, data.kind)
+    tree = choose_tree(name, levels, tree, data.legend)
+    if tree is not None:
+        options |= level_options(name, levels, tree)
     settings = Settings(
         architecture=name,
         options=networks.options(name, preset=preset, **options),
@@ -133,7 +168,10 @@ def train(
         patience=patience,
         seed=seed,
         class_weights=class_weights,
-        best=best,
+        best=best or ("loss" if decides_early(name) else "macro_f1"),
+        loss="" if loss is None else str(Loss.read(loss)),
+        tree=None if tree is None else tree.to_dict(),
+        start="" if start_from is None else check_start(start_from, name, data),
     )
     folder = Path(out)
     if not data.samples("val"):
@@ -145,7 +183,7 @@ def train(
     if _finished(folder):
         log.info("%s holds this training, finished; nothing to do", folder)
     else:
-        _fit(folder, settings, data, checkpoint, accelerator, progress)
+        _fit(folder, settings, data, start_from, checkpoint, accelerator, progress)
         _write_json(folder / SETTINGS, _identity(settings, data) | {"finished": True})
     return Run(folder, artefact.load(folder).metrics, _read_history(folder))
 
@@ -154,6 +192,7 @@ def _fit(
     folder: Path,
     settings: Settings,
     data: TrainingData,
+    start_from: str | Path | None,
     checkpoint: Path | None,
     accelerator: str,
     progress: Progress | None,
@@ -162,6 +201,8 @@ def _fit(
         torch.manual_seed(settings.seed)
         steps = _steps(data)
         learner = Learner(settings, data, steps)
+        if start_from is not None:
+            copy_weights(start_from, learner.network)
         trainer = L.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -261,7 +302,7 @@ class _Record(Callback):
         row = {
             "epoch": float(trainer.current_epoch + 1),
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            **{key: figures[key] for key in _FIGURES},
+            **{key: figures[key] for key in (*_FIGURES, *_MORE) if key in figures},
             "seconds": round(time.monotonic() - self._started, 3),
         }
         if not np.isfinite([row["train_loss"], row["val_loss"]]).all():
@@ -288,12 +329,14 @@ class _Record(Callback):
             dates=self.data.months,
             legend=self.data.legend,
             normalisation=self.data.normalisation,
-            metrics={key: row[key] for key in ("epoch", *_FIGURES)},
+            metrics={key: row[key] for key in ("epoch", *_FIGURES, *_MORE) if key in row},
             training=asdict(self.settings),
         )
 
 
 _FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
+#: What the objectives of some networks add.
+_MORE = ("val_consistency", "val_earliness")
 
 
 def _begin(folder: Path, settings: Settings, data: TrainingData, resume: bool) -> Path | None:

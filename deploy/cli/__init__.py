@@ -8,7 +8,7 @@ import sys
 import typer
 
 from cube.errors import CropcubeError
-from deploy.cli import cluster, data, job, learning, study
+from deploy.cli import cluster, compare, data, honest, job, learning, season, study
 from deploy.progress import console
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (study, data, learning):
+for part in (study, data, learning, honest, season, compare):
     app.registered_commands += part.app.registered_commands
 app.add_typer(cluster.app)
 app.add_typer(job.app)

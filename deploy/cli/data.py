@@ -206,7 +206,7 @@ def quality(
     import cube
 
     with progress("quality"):
-        found = cube.quality(cube.store.open(store))
+        found = cube.quality(store)
         files = found.save(out)
     if as_json:
         emit({"files": files, **found.to_dict()}, as_json)

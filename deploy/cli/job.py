@@ -158,19 +158,34 @@ def status(
             typer.echo(f"{one.task}  {one.state}  attempts {one.attempts}{told}")
 
 
-@app.command(epilog=example("cropcube job verify runs/flevoland"))
-def verify(root: Root, as_json: Json = False) -> None:
-    """Hash all output again; exit code 65 if something is missing or changed."""
+@app.command(epilog=example("cropcube job verify runs/flevoland --repair"))
+def verify(
+    root: Root,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Let the next run make again what is damaged.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Hash all output again; exit code 65 if something is missing or changed.
+
+    With --repair 75 instead: `cropcube job run` then makes the damaged tiles and no others.
+    """
     from deploy.jobs.job import open_job
+    from deploy.jobs.status import repair as give_back
     from deploy.jobs.status import verify as problems_of
 
+    look = give_back if repair else problems_of
     with _exits():
-        problems = problems_of(open_job(root))
+        problems = look(open_job(root))
     if as_json:
         emit({"problems": problems}, as_json)
     else:
         typer.echo("\n".join(problems) or "all is as it was written")
-    raise typer.Exit(65 if problems else 0)
+    if problems:
+        after = "" if repair else f"cropcube job verify {root} --repair; "
+        note = f"cropcube: mend it with: {after}cropcube job run {root}"
+        console.print(note, markup=False, soft_wrap=True)
+    raise typer.Exit((75 if repair else 65) if problems else 0)
 
 
 @app.command(epilog=example("cropcube job cancel runs/flevoland"))

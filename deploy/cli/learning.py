@@ -128,16 +128,47 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Samples per step.")] = 16,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            help="cross-entropy, focal[:gamma], logit-adjusted[:tau], early-reward[:alpha].",
+        ),
+    ] = None,
+    class_weights: Annotated[
+        Literal["none", "sqrt", "effective", "inverse"],
+        typer.Option("--class-weights", help="Weights against rare classes."),
+    ] = "none",
+    levels: Annotated[
+        Literal["none", "plain", "refined"],
+        typer.Option("--levels", help="Heads for the coarser levels of the legend."),
+    ] = "none",
+    start_from: Annotated[
+        Path | None, typer.Option("--start-from", help="Model whose weights are trained further.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Decides order and weights.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train a network; continues an interrupted training in the same folder."""
     import model
 
-    data = data_of(store, labels, split, batch_size=batch_size, seed=seed, augment=True)
+    kept = None if start_from is None else model.load(start_from).normalisation
+    data = data_of(
+        store, labels, split, batch_size=batch_size, seed=seed, augment=True, normalisation=kept
+    )
     with progress(f"train {name}") as report:
         done = model.train(
-            name, data, out, preset=preset, epochs=epochs, seed=seed, progress=report
+            name,
+            data,
+            out,
+            preset=preset,
+            epochs=epochs,
+            loss=loss,
+            class_weights=class_weights,
+            levels=levels,
+            start_from=start_from,
+            seed=seed,
+            progress=report,
         )
     emit({"model": done.folder, **done.metrics}, as_json)
 
@@ -180,9 +211,29 @@ def evaluate(
     split: SplitPath,
     out: Out,
     stage: Annotated[Literal["test", "val", "train"], typer.Option("--stage")] = "test",
+    buffer: Annotated[
+        float, typer.Option("--buffer", help="Metres that must lie between the sets.", min=0)
+    ] = 0,
+    map_folder: Annotated[
+        Path | None,
+        typer.Option("--map", help="A finished map whose areas to estimate; default the zones."),
+    ] = None,
+    target_confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--target-confidence",
+            help="Probability below which a pixel gets the parent of its class.",
+            min=0.01,
+            max=1,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score models on zones they never saw, side by side."""
+    """Score models on zones they never saw, side by side; a page of tables for each.
+
+    Figures with and without background, by pixel, parcel and area, by zone and region, with
+    intervals, areas and pictures are in OUT/MODEL/scores.md and metrics.json.
+    """
     import model
 
     found = {}
@@ -190,13 +241,35 @@ def evaluate(
         with progress(f"score {folder.name}") as report:
             data = data_of(store, labels, split)
             name = folder.name
-            found[name] = model.evaluate(folder, data, stage, out / name, progress=report)
+            found[name] = model.evaluate(
+                folder,
+                data,
+                stage,
+                out / name,
+                buffer=buffer,
+                map_folder=map_folder,
+                target_confidence=target_confidence,
+                progress=report,
+            )
     comparison = model.compare(found)
     comparison.save(out)
     if as_json:
         emit(comparison.rows, True)
     else:
         typer.echo(comparison.text())
+
+
+@app.command(epilog=example("cropcube export --model runs/hybrid --out hybrid.onnx"))
+def export(
+    model_folder: Model,
+    out: Annotated[Path, typer.Option("--out", help="ONNX file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a trained network as an ONNX file, with its normalisation inside."""
+    from model.artefact import load
+    from model.export import export_onnx
+
+    emit({"onnx": export_onnx(load(model_folder), out)}, as_json)
 
 
 @app.command(
@@ -210,11 +283,24 @@ def predict(
     out: Out,
     provider: Provider = "earth-search",
     year: Annotated[int | None, typer.Option("--year", help="Default: the training's.")] = None,
+    decision_dates: Annotated[
+        bool,
+        typer.Option(
+            "--decision-dates", help="Also map the day of decision, for early classifiers."
+        ),
+    ] = False,
     cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
     """Map a new area with a trained model."""
     import model
+
+    if decision_dates:
+        from model.decisionmap import decision_maps
+        from model.early import early_classifier
+
+        # Known before anything is built, not after.
+        early_classifier(model.load(model_folder).network())
 
     with cluster_of(cluster) as client, progress("map") as report:
         maps = model.predict(
@@ -228,6 +314,10 @@ def predict(
         )
     hectares = dict(zip(maps.table["class"], maps.table["hectares"].round(2), strict=True))
     files = [str(path) for grid in maps.grids for path in (grid.classes, grid.confidence)]
+    if decision_dates:
+        with progress("days of decisions") as report:
+            store = out / "cube.zarr"
+            files += map(str, decision_maps(model_folder, store, maps, progress=report))
     if as_json:
         emit({"folder": maps.folder, "maps": files, "hectares": hectares}, as_json)
     else:

@@ -5,7 +5,7 @@ from deploy.jobs.loop import Outcome
 from deploy.jobs.plan import plan_job
 from deploy.jobs.report import report
 from deploy.jobs.run import run_job
-from deploy.jobs.status import cancel, status, verify
+from deploy.jobs.status import cancel, repair, status, verify
 
 __all__ = [
     "Job",
@@ -13,6 +13,7 @@ __all__ = [
     "cancel",
     "open_job",
     "plan_job",
+    "repair",
     "report",
     "run_job",
     "status",

@@ -11,6 +11,11 @@ from deploy.jobs.failures import Failure, classify
 from deploy.jobs.tasks import Task
 from deploy.jobs.usage import Usage, take
 
+_MORE_MEMORY = (
+    "the memory ran out or the worker died: give each worker more (run.cluster.memory, or the "
+    "pod's or batch job's limit), or fewer tasks at once (run.at_once)"
+)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -25,6 +30,8 @@ class Result:
         """Return the result of a failure; a bug comes with its traceback."""
         kind = classify(error)
         text = str(error) or type(error).__name__
+        if kind is Failure.OOM:
+            text = f"{text}; {_MORE_MEMORY}"
         if kind is Failure.BUG:
             text = "".join(traceback.format_exception(error))
         return cls(usage, kind, redact(text))

@@ -40,14 +40,14 @@ def estimate_job(
         For the price.
     measure : int
         Tiles to build first, one by one in this process, so that the estimate rests on them; they
-        count as done.
+        count as done. With 0, what an earlier estimate of this job measured still holds.
 
     Raises
     ------
     JobError
         If a tile that was to be measured could not be built.
     """
-    observed = _measured(job, measure) if measure else None
+    observed = _measured(job, measure) if measure else _measured_before(job)
     made = estimate(job.plan, concurrency=concurrency, prices=prices, observed=observed)
     kept = Expected(estimate=made, prices=prices)
     job.folder.put(ESTIMATE, kept.model_dump_json(indent=1).encode())
@@ -66,6 +66,11 @@ def beside(told: Report, before: Expected) -> pd.DataFrame:
     """Return the estimate beside what was used; see `deploy.jobs.estimate.compare`."""
     use = use_of(told.used, tasks=told.done, hours=told.span_s / 3600)
     return compare(before.estimate, use, before.prices)
+
+
+def _measured_before(job: Job) -> Calibration | None:
+    before = expected(job)
+    return before.estimate.calibration if before else None
 
 
 def _measured(job: Job, count: int) -> Calibration:

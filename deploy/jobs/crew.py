@@ -28,6 +28,9 @@ class Crew(Protocol):
     def give_up(self, key: str, future: Future[Result]) -> bool:
         """Stop an attempt; False if it cannot be stopped and goes on in this process."""
 
+    def complaint(self) -> str:
+        """Return what keeps workers from working, empty if nothing is known."""
+
     def leave(self) -> None:
         """Wait for nothing any more."""
 
@@ -55,6 +58,10 @@ class Here:
         """Return whether the task had not begun yet."""
         return future.cancel()
 
+    def complaint(self) -> str:
+        """Return nothing: threads of this process are never paused."""
+        return ""
+
     def leave(self) -> None:
         """Begin nothing any more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -63,7 +70,8 @@ class Here:
 class OnCluster:
     """Workers of a Dask cluster; a slot per thread that is there now.
 
-    A worker that dies with a task is not given it again by Dask: the runner does so, and counts.
+    Dask itself gives a task whose worker died to others first, ``distributed.scheduler.
+    allowed-failures`` times; after that the runner does so, and counts.
     """
 
     def __init__(self, client: Client) -> None:
@@ -101,6 +109,22 @@ class OnCluster:
         if busy:
             self._client.restart_workers(busy, timeout=30, raise_for_error=False)
         return True
+
+    def complaint(self) -> str:
+        """Return which workers are paused, and the disks that they spill to.
+
+        A worker pauses when its memory is nearly full, as it stays where its spill disk is full.
+        """
+        if self._client.status != "running":
+            return ""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        paused = [
+            f"{address} ({worker['metrics'].get('memory', 0) / 2**20:.0f} of "
+            f"{worker['memory_limit'] / 2**20:.0f} MiB, spills to {worker['local_directory']})"
+            for address, worker in workers.items()
+            if worker["status"] == "paused"
+        ]
+        return f"paused: {', '.join(paused)}; is that disk full?" if paused else ""
 
     def _lost(self) -> ClusterLostError:
         return ClusterLostError(

@@ -36,6 +36,8 @@ class Estimate:
     currency : str
     assumptions, warnings : tuple of str
         What the figures rest on; and what the user should know before paying.
+    calibration : Calibration or None
+        What was measured; without it the core time is a guess.
     """
 
     tasks: int
@@ -51,6 +53,7 @@ class Estimate:
     currency: str
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
+    calibration: Calibration | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -64,7 +67,10 @@ class Estimate:
         """Everything, for people."""
         head = f"{self.tasks} tasks, {self.scenes} scenes, {self.concurrency} tasks at a time"
         unit = f"; price in {self.currency}" if self.price else ""
-        figures = self.table.to_string(float_format="{:,.4g}".format)
+        table = self.table
+        if self.calibration is None:
+            table = table.rename(lambda name: f"{name} (uncalibrated)" if name in _TIMED else name)
+        figures = table.to_string(float_format="{:,.4g}".format)
         warnings = [f"warning: {text}" for text in self.warnings]
         return "\n".join(
             [head + unit, figures, *warnings, *(f"assumed: {text}" for text in self.assumptions)]
@@ -81,6 +87,8 @@ _NAMES = {
     "hours": "hours",
     "price": "price",
 }
+#: Those that follow from the time of a core.
+_TIMED = ("core-hours", "hours", "price")
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ def estimate(
             "no request has to be repeated, and every core is busy until the last tasks",
         ),
         warnings=_warnings(plan, total, limits),
+        calibration=observed,
     )
 
 

@@ -106,19 +106,25 @@ class Job:
         grid, tile = self._tiles[task.id]
         if tile_is_done(at(task.store), grid, tile):
             return True
-        # A granule that is mapped may have let go of its cube.
-        return task.granule in self.maps and kinds.map_is_done(self.maps[task.granule])
+        return self.let_go(task.granule)
+
+    def let_go(self, granule: str) -> bool:
+        """Return whether a granule is mapped and its cube may be gone: its tiles count as done."""
+        task = self.maps.get(granule)
+        return task is not None and not task.keep_cube and kinds.map_is_done(task)
 
     def done(self) -> tuple[set[str], Tally | None]:
         """Return the ids of all tasks that are done, and what their tiles counted together.
 
         Asks by listing: few requests for many tasks.
         """
-        mapped = {task.granule for task in self.maps.values() if kinds.map_is_done(task)}
+        mapped = [task for task in self.maps.values() if kinds.map_is_done(task)]
+        gone = {task.granule for task in mapped if not task.keep_cube}
         counts: dict[str, Tally] = {}
         for store, made in self.stores():
             counts |= done_tiles(store, made)
-        ids = {task.id for task in self.tasks if task.granule in mapped} | counts.keys()
+        ids = {task.id for task in self.tasks if task.granule in gone}
+        ids |= {task.id for task in mapped} | counts.keys()
         return ids, Tally.total(counts.values()) if counts else None
 
     def needs(self, task: Task) -> list[TileTask]:
@@ -182,8 +188,8 @@ class Job:
             return [*kinds.tile_tasks(grid, self._store(None), spec.max_missing)]
         store = self._store(grid)
         out = at(spec.output.uri) if spec.output.uri else self.folder / "data"
-        model, sha = self.folder / kinds.MODEL, str(self.lock.model_sha256)
-        last = kinds.map_task(grid, store, model, sha, out, spec.keep_cube)
+        sha = str(self.lock.model_sha256)
+        last = kinds.map_task(grid, store, self.folder, sha, out, spec.keep_cube)
         return [*kinds.tile_tasks(grid, store, spec.max_missing), last]
 
 

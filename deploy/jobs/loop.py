@@ -17,7 +17,7 @@ from deploy.jobs.crew import Crew
 from deploy.jobs.events import Events
 from deploy.jobs.failures import SERVICE, STOPPING, TIME_LIMIT, Failure, code_of, exit_code
 from deploy.jobs.job import Job
-from deploy.jobs.report import noted, read_attempts
+from deploy.jobs.report import noted
 from deploy.jobs.spec import Running
 from deploy.jobs.tasks import Task
 from deploy.jobs.usage import Usage
@@ -101,9 +101,8 @@ class Loop:
     def go(self) -> Outcome:
         """Work until there is nothing left to do, or a watchdog ends the run."""
         self.began_at = self.heart.now().isoformat()
-        self.watch = Watch(self.job, self.heart, self.stop)
-        if self.running.budget is not None:
-            self.watch.paid(sum((one.usage for one in read_attempts(self.job.folder)), Usage()))
+        self.watch = Watch(self.job, self.crew, self.heart, self.stop)
+        self.watch.look_at_others()
         self._look_around()
         ended, code = "finished", None
         try:
@@ -219,7 +218,6 @@ class Loop:
     def _end(self, work: _Work, result: Result) -> None:
         due, task = work.due, work.due.task
         due.counted = work.number
-        self.watch.paid(result.usage)
         failure, error = result.failure, result.error
         if failure is Failure.LOST:
             self._record(work, "aborted", result)
@@ -258,19 +256,19 @@ class Loop:
         self._tell(event, task=task.id, **facts)
 
     def _record(self, work: _Work, outcome: str, result: Result) -> None:
-        self.claims.record(
-            Attempt(
-                task=work.due.task.id,
-                attempt=work.number,
-                runner=self.me.id,
-                outcome=outcome,
-                failure=result.failure,
-                error=result.error,
-                began=work.began_at,
-                ended=self.heart.now().isoformat(),
-                usage=result.usage,
-            )
+        attempt = Attempt(
+            task=work.due.task.id,
+            attempt=work.number,
+            runner=self.me.id,
+            outcome=outcome,
+            failure=result.failure,
+            error=result.error,
+            began=work.began_at,
+            ended=self.heart.now().isoformat(),
+            usage=result.usage,
         )
+        self.claims.record(attempt)
+        self.watch.paid(attempt)
 
     def _tell(self, event: str, level: str = "info", **facts: Any) -> None:
         tally = {"all": len(self.tasks), "ok": self.done, "failed": len(self.failed)}

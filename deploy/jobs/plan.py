@@ -25,6 +25,7 @@ from cube.scenes import Scenes
 from cube.search import search
 from deploy.jobs import job as names
 from deploy.jobs import tasks as kinds
+from deploy.jobs.icechunk import require_icechunk
 from deploy.jobs.job import Job, Lock, open_job, put_json, read_lock
 from deploy.jobs.spec import CropMap, CubeBuild, read_spec, spec_hash
 
@@ -61,6 +62,8 @@ def plan_job(
     shape = read_area(_path(spec.area, file))
     area = json.loads(shapely.to_geojson(shape))
     recipe, weights = _recipe(spec, file)
+    if isinstance(spec, CubeBuild) and spec.store.kind == "icechunk":
+        require_icechunk()
     identity = spec_hash(spec, area, weights)
     known = read_lock(folder)
     if known is not None and not new_run:

@@ -14,6 +14,7 @@ from cube.objects import Place
 from deploy.jobs.claims import Claims, Heart, Runner
 from deploy.jobs.crew import Crew, Here, OnCluster
 from deploy.jobs.events import Events, Listener
+from deploy.jobs.icechunk import publish
 from deploy.jobs.job import open_job
 from deploy.jobs.loop import Loop, Outcome
 from deploy.jobs.report import noted, write_report
@@ -76,6 +77,8 @@ def run_job(
         events = Events(job.folder, job.spec.name, me.id, heart, listener)
         loop = Loop(job, chosen, crew, claims, heart, events, me, stop or Stop())
         outcome = loop.go()
+        if outcome.ended == "finished":
+            publish(job, chosen)
         with noted(job):
             write_report(job)
         return outcome

@@ -1,8 +1,8 @@
 """A job is a file: which cube or map, of which area, and how the run may behave.
 
 It speaks the language of study files: area, provider and recipe mean the same in both. What decides
-pixels and what only decides how the work is done are kept apart: `run` may change between two runs
-of a job, the rest may not.
+pixels and what only decides how the work is done are kept apart: `run` and `store` may change
+between two runs of a job, the rest may not.
 """
 
 from __future__ import annotations
@@ -136,11 +136,28 @@ class _Job(_Part):
     run: Running = Running()
 
 
+class StoreChoice(_Part):
+    """Whether the cube is committed to an Icechunk repository too; see `deploy.jobs.icechunk`.
+
+    Parameters
+    ----------
+    kind : {"zarr", "icechunk"}
+        Default the plain store alone.
+    uri : str, optional
+        Folder or s3://bucket/prefix of the repository; default ``data/cube.icechunk`` in the run's
+        folder.
+    """
+
+    kind: Literal["zarr", "icechunk"] = "zarr"
+    uri: str | None = None
+
+
 class CubeBuild(_Job):
     """Build the cube of an area."""
 
     kind: Literal["CubeBuild"]
     recipe: Recipe
+    store: StoreChoice = StoreChoice()
 
 
 class CropMap(_Job):
@@ -204,13 +221,13 @@ def spec_hash(spec: CubeBuild | CropMap, area: dict[str, Any], model_sha256: str
     Parameters
     ----------
     spec : CubeBuild or CropMap
-        `name` and `run` do not enter.
+        `name`, `run` and `store` do not enter: they change no pixel.
     area : dict
         The area's geometry, so that another content of the same file is another job.
     model_sha256 : str, optional
         Of the weights, for the same reason.
     """
-    fields = spec.model_dump(mode="json", exclude={"name", "run", "area", "model"})
+    fields = spec.model_dump(mode="json", exclude={"name", "run", "store", "area", "model"})
     canonical = json.dumps([fields, area, model_sha256], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

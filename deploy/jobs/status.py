@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import cube.store
-from cube.objects import at
+from cube.objects import Folder, at
 from deploy.jobs.claims import Claims, Runner
 from deploy.jobs.job import CANCEL, Job, put_json
-from deploy.jobs.tasks import MapTask, Task, map_is_done, map_item
+from deploy.jobs.tasks import MapTask, Task, item_name, map_is_done, map_item
 
 State = Literal["done", "running", "failed", "waiting"]
 
@@ -71,14 +71,35 @@ def status(job: Job) -> Status:
 
 def verify(job: Job) -> list[str]:
     """Hash again all that the job made; return one sentence for each thing that is wrong."""
-    problems = []
-    for store, made in job.stores():
-        granules = {grid.grid.granule for grid in made.grids}
-        mapped = [job.maps[granule] for granule in granules if granule in job.maps]
-        if mapped and all(map(map_is_done, mapped)):
-            continue  # the cube may be gone by now
-        problems += cube.store.verify(str(store))
+    problems = [text for store in _stores_there(job) for text in cube.store.verify(str(store))]
     return problems + [text for task in job.maps.values() for text in _problems(task)]
+
+
+def repair(job: Job) -> list[str]:
+    """Give back what is damaged to the next run, which makes that again and nothing else.
+
+    The map of a granule whose cube was let go of needs the granule's tiles again.
+
+    Returns
+    -------
+    list of str
+        What `verify` found before.
+    """
+    problems = [text for store in _stores_there(job) for text in cube.store.repair(str(store))]
+    for task in job.maps.values():
+        if found := _problems(task):
+            at(task.out).delete(item_name(task.granule))
+            problems += found
+    return problems
+
+
+def _stores_there(job: Job) -> list[Folder]:
+    """Return the stores of a job whose tiles have to be there."""
+    return [
+        store
+        for store, made in job.stores()
+        if not all(job.let_go(grid.grid.granule) for grid in made.grids)
+    ]
 
 
 def cancel(job: Job, *, undo: bool = False) -> None:

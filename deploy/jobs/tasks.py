@@ -18,11 +18,18 @@ import cube.store
 from cube.markers import tile_name
 from cube.objects import Folder, at
 from cube.planning import GridPlan, Plan
+from cube.recipe import Recipe
+from cube.tileitem import PROCESSING, lineage, processed_by, software
 
 #: Property of a map's item that names its task.
 TASK_HASH = "cropcube:task_hash"
 #: Inside a run's folder: the model of a map, and its cubes until they are discarded.
 MODEL, CUBES = "model", "cubes"
+#: Files of the run that a map's item leads to, and what they are.
+_LEADS = {
+    "job.lock.json": "the job, with versions and the model's hash",
+    "plan.json": "the recipe, and every scene that it was applied to",
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class MapTask:
 
     Parameters
     ----------
-    model : str
-        Folder or URL of the model.
+    run : str
+        The run's folder or URL; the model lies in it.
     out : str
         Folder or URL that the granule's files go to.
     """
@@ -58,7 +65,7 @@ class MapTask:
     hash: str
     granule: str
     store: str
-    model: str
+    run: str
     out: str
     keep_cube: bool
 
@@ -67,7 +74,7 @@ class MapTask:
         from model.predict import predict_store
 
         with tempfile.TemporaryDirectory() as folder:
-            predict_store(_local_model(self.model), self.store, folder)
+            predict_store(_local_model(f"{self.run}/{MODEL}"), self.store, folder)
             self._keep(Path(folder))
         if not self.keep_cube:
             discard_tiles(at(self.store))
@@ -78,7 +85,11 @@ class MapTask:
             if file != item:
                 out.put(file.name, file.read_bytes())
         content = json.loads(item.read_text(encoding="utf-8"))
-        content["properties"][TASK_HASH] = self.hash
+        content["properties"] |= {TASK_HASH: self.hash} | _provenance(content["properties"])
+        content["stac_extensions"].append(PROCESSING)
+        content["links"] += [
+            processed_by(self._from_item(name), title).to_dict() for name, title in _LEADS.items()
+        ]
         # Scenes and plan lie in the run's folder, for all granules together.
         content["assets"] = {
             key: asset
@@ -86,6 +97,12 @@ class MapTask:
             if made.joinpath(asset["href"]).exists()
         }
         out.put(item_name(self.granule), json.dumps(content, indent=1).encode())
+
+    def _from_item(self, name: str) -> str:
+        """Return how the item names a file of the run: relative, so that both can be moved."""
+        inside = f"{self.run}/"
+        up = "../" * (1 + self.out.removeprefix(inside).count("/"))
+        return f"{up}{name}" if self.out.startswith(inside) else f"{inside}{name}"
 
 
 Task = TileTask | MapTask
@@ -96,6 +113,17 @@ def item_name(granule: str) -> str:
     return f"{granule}_item.json"
 
 
+def _provenance(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties of the processing extension for a map's item."""
+    made = lineage(Recipe(**facts["cropcube:recipe"]), len(facts["cropcube:scenes"]))
+    return {
+        "processing:software": software(),
+        "processing:datetime": facts["created"],
+        "processing:level": "L4",
+        "processing:lineage": f"{made}; classified by {facts['cropcube:model']}",
+    }
+
+
 def map_is_done(task: MapTask) -> bool:
     """Return whether the granule's map is marked by this very task."""
     item = map_item(task)
@@ -103,10 +131,10 @@ def map_is_done(task: MapTask) -> bool:
 
 
 def map_item(task: MapTask) -> dict[str, Any] | None:
-    """Return the STAC item of a granule's map, None if there is none."""
+    """Return the STAC item of a granule's map, None if there is none that can be read."""
     try:
         found: dict[str, Any] = json.loads(at(task.out).get(item_name(task.granule)))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return found
 
@@ -128,7 +156,7 @@ def tile_tasks(grid: GridPlan, store: Folder, max_missing: float) -> list[TileTa
 
 
 def map_task(
-    grid: GridPlan, store: Folder, model: Folder, model_sha256: str, out: Folder, keep_cube: bool
+    grid: GridPlan, store: Folder, run: Folder, model_sha256: str, out: Folder, keep_cube: bool
 ) -> MapTask:
     """Return the task that maps a grid."""
     # The list of tiles too: a larger area in the same granule is another map.
@@ -140,7 +168,7 @@ def map_task(
         hash=identity,
         granule=granule,
         store=str(store),
-        model=str(model),
+        run=str(run),
         out=str(out / granule),
         keep_cube=keep_cube,
     )

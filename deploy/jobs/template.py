@@ -28,6 +28,11 @@ recipe:
   # fill: neighbour-mean
 """
 
+_STORE = """
+# Commit the tiles of each run to an Icechunk repository too (pip install 'cropcube[icechunk]').
+# store: {kind: icechunk, uri: "s3://bucket/cubes/example.icechunk"}
+"""
+
 _MODEL = """
 # Folder of a trained model; the cube is built with its recipe.
 model: runs/hybrid
@@ -57,7 +62,7 @@ run:
   retries: {transient: 4, oom: 1, backoff_s: 15}
   # Share of the tasks that may fail before no new ones are begun.
   max_failed_fraction: 0.02
-  # No task is begun once so much is spent; what others spend meanwhile is not seen.
+  # No task is begun once all runners together have spent so much.
   # budget: {limit: 100, prices: {currency: EUR, core_hour: 0.05}}
   # cluster: {backend: local, workers: 2, memory: 8GiB}
 """
@@ -66,5 +71,5 @@ run:
 def template(kind: Literal["CubeBuild", "CropMap"]) -> str:
     """Return a commented job file (YAML)."""
     if kind == "CubeBuild":
-        return _HEAD.format(kind=kind, name="my-cube") + _RECIPE + _TAIL
+        return _HEAD.format(kind=kind, name="my-cube") + _RECIPE + _STORE + _TAIL
     return _HEAD.format(kind=kind, name="my-map") + _MODEL + _TAIL

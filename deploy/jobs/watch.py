@@ -12,14 +12,18 @@ from types import FrameType
 from typing import Any
 
 from cube.errors import BudgetError
-from deploy.jobs.claims import Heart
+from deploy.jobs.claims import Attempt, Heart
+from deploy.jobs.crew import Crew
 from deploy.jobs.failures import AGAIN, CONFIGURATION, SERVICE, STOPPING, USAGE, Failure
 from deploy.jobs.job import Job
+from deploy.jobs.ledger import Ledger
 from deploy.jobs.prices import check_budget
-from deploy.jobs.usage import Usage, use_of
+from deploy.jobs.usage import use_of
 
-#: Seconds between two questions whether the job was cancelled, and between two parts of events.
-_ASK_S, _FLUSH_S = 5.0, 15.0
+#: Seconds between two questions whether the job was cancelled, between two parts of events, and
+#: between two looks at what other runners have spent.
+_ASK_S, _FLUSH_S, _SUM_S = 5.0, 15.0, 15.0
+_LOOK = "look at the workers: their number, their memory and their spill disk"
 
 
 class Halt(Exception):  # noqa: N818 - an order, not an error
@@ -71,23 +75,33 @@ class Closing:
 class Watch:
     """The watchdogs of one run."""
 
-    def __init__(self, job: Job, heart: Heart, stop: Stop) -> None:
-        self._job, self._heart, self._stop = job, heart, stop
-        self._moved = self._asked = self._flushed = time.monotonic()
-        self._used = Usage()
+    def __init__(self, job: Job, crew: Crew, heart: Heart, stop: Stop) -> None:
+        self._job, self._crew, self._heart, self._stop = job, crew, heart, stop
+        self._moved = self._asked = self._flushed = self._summed = time.monotonic()
+        self._ledger = Ledger(job.folder)
         self.closing: Closing | None = None
 
     def moved(self) -> None:
         """Note that a task ended."""
         self._moved = time.monotonic()
 
-    def paid(self, usage: Usage) -> None:
-        """Note what an attempt took, by this runner or by others before."""
-        self._used += usage
+    def paid(self, attempt: Attempt) -> None:
+        """Note what an attempt of this runner took."""
+        self._ledger.enter(attempt)
+        self._count()
+
+    def look_at_others(self) -> None:
+        """Note what other runners paid, before and meanwhile; without a budget nobody asks."""
+        if self._job.spec.run.budget is not None:
+            self._summed = time.monotonic()
+            self._ledger.look()
+            self._count()
+
+    def _count(self) -> None:
         budget = self._job.spec.run.budget
         if budget is None:
             return
-        spent = budget.prices.cost_of(use_of(self._used, tasks=0, hours=0))
+        spent = budget.prices.cost_of(use_of(self._ledger.used, tasks=0, hours=0))
         try:
             check_budget(spent, budget.limit, budget.prices.currency)
         except BudgetError as error:
@@ -123,8 +137,7 @@ class Watch:
             )
         if now - self._moved > run.stall_timeout_s:
             raise Halt(
-                f"no task ended for {run.stall_timeout_s:g} s; look at the workers: their number, "
-                "their memory and their spill disk",
+                f"no task ended for {run.stall_timeout_s:g} s; {self._crew.complaint() or _LOOK}",
                 AGAIN,
             )
         if now - self._asked > _ASK_S:
@@ -132,6 +145,9 @@ class Watch:
             if (when := self._job.cancelled()) is not None:
                 # Not 75: whatever started the runner must not start it again.
                 self.closing = Closing(f"cancelled at {when}", USAGE)
+
+        if now - self._summed > _SUM_S:
+            self.look_at_others()
 
     def flush_due(self) -> bool:
         """Return whether it is time to write the events."""

@@ -41,8 +41,9 @@ class Assumptions(NamedTuple):
         (`python -m benchmarks build`).
     block, other_block : int
         Side of a file's blocks in pixels: the likely one, and one that widens the spans.
-    base_bytes : float
-        Memory of a worker process before its first task, measured on Linux.
+    base_bytes : Band
+        Memory of a process that does tasks, without their pixels; measured on Linux
+        (`cropcube job report`, tiles of 20 pixels). It is nearly all that small tiles need.
     """
 
     bytes_per_pixel: Band = Band(0.6, 1.4, 1.6)
@@ -52,7 +53,7 @@ class Assumptions(NamedTuple):
     pixels_per_second: Band = Band(25e6, 35e6, 60e6)
     block: int = 1024
     other_block: int = 512
-    base_bytes: float = 400 * 2.0**20
+    base_bytes: Band = Band(200 * 2.0**20, 400 * 2.0**20, 700 * 2.0**20)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -65,7 +66,9 @@ class Assumptions(NamedTuple):
             f"{self.contributing} of the scenes have a clear pixel in a tile; the bands of the "
             "others are not read",
             f"the store takes {self.stored_share} of the size of its integers",
-            f"a core does {speed} million pixels a second, network included (a guess; calibrate)",
+            f"a core does {speed} million pixels a second, network included: a guess that no "
+            "measurement of this job supports (uncalibrated)",
+            f"a process takes {self.base_bytes * 2.0**-20} MiB beside the pixels of its task",
         )
 
 
@@ -129,7 +132,7 @@ def peak_bytes(grid: GridPlan, tile: Tile, assumed: Assumptions) -> Band:
     )
     arriving = assumed.bytes_per_pixel * float(READS_IN_FLIGHT * assumed.block**2)
     masks = len(grid.scenes) * pixels / 4
-    return period + arriving + exactly(assumed.base_bytes + masks + _result_bytes(grid, tile))
+    return assumed.base_bytes + period + arriving + exactly(masks + _result_bytes(grid, tile))
 
 
 def _result_bytes(grid: GridPlan, tile: Tile) -> int:

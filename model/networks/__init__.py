@@ -11,6 +11,11 @@ from cube.errors import ArtefactError
 from model.networks.base import Network
 from model.networks.catalogue import ARCHITECTURES, Architecture, Input
 from model.networks.cost import Cost, measure
+from model.networks.hierarchical import HierarchicalHead
+
+#: Options that every architecture takes beside its own, unless it has levels or decisions itself:
+#: outputs of each coarser label level, and what kind of heads; see `HierarchicalHead`.
+LEVEL_OPTIONS = ("levels", "heads")
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,16 @@ def presets(name: str) -> list[str]:
 
 
 def options(name: str, *, preset: str | None = None, **given: Any) -> dict[str, Any]:
-    """Return all options of an architecture with their values; see `create`."""
+    """Return all options of an architecture with their values; see `create`.
+
+    ``levels`` and ``heads`` are among them only where they are given.
+    """
     entry = _entry(name)
     preset = preset or next(iter(entry.presets))
     if preset not in entry.presets:
         raise ArtefactError(_unknown(f"preset of {name}", preset, entry.presets))
     for option in given:
-        if option not in entry.options:
+        if option not in entry.options and not (option in LEVEL_OPTIONS and entry.takes_levels):
             raise ArtefactError(_unknown(f"option of {name}", option, entry.options))
     return entry.options | entry.presets[preset] | given
 
@@ -88,7 +96,9 @@ def create(
     preset : str, optional
         A named set of options; default the architecture's first (``lite`` for ``hybrid``).
     **given
-        Options that differ from the preset.
+        Options that differ from the preset; for any architecture without levels of its own also
+        ``levels`` (outputs of each coarser label level, coarsest first) and ``heads``, which make
+        it a `HierarchicalHead`.
 
     Returns
     -------
@@ -103,11 +113,16 @@ def create(
     """
     entry = _entry(name)
     chosen = options(name, preset=preset, **given)
-    sizes = {"c_in": c_in, "n_classes": n_classes} | (
-        {"dates": months} if entry.counts_dates else {}
-    )
+    own = {option: value for option, value in chosen.items() if option not in LEVEL_OPTIONS}
     try:
-        return entry.network(**sizes, **chosen)
+        outputs = [*chosen.get("levels", ()), n_classes]
+        sizes = {"c_in": c_in, "n_classes": sum(outputs)} | (
+            {"dates": months} if entry.counts_dates else {}
+        )
+        network = entry.network(**sizes, **own)
+        if "levels" not in chosen:
+            return network
+        return HierarchicalHead(network, outputs, chosen.get("heads", "plain"))
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{name} with {chosen}: {error}") from error
 

@@ -29,10 +29,17 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return tokens [N, L, d] from x [N, L, d]; only the tokens in valid [N, L] are seen."""
+        """Return tokens [N, L, d] from x [N, L, d].
+
+        Only the tokens in valid [N, L] are seen; with valid [N, L, L], by each token those of its
+        row.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         p = self.dropout if self.training else 0.0
-        bias = None if valid is None else attention_bias(valid, q.dtype)[:, None, None]
+        bias = None
+        if valid is not None:
+            seen = valid if valid.ndim == 3 else valid[:, None]
+            bias = attention_bias(seen, q.dtype)[:, None]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p)
         return self.out(mixed.transpose(1, 2).flatten(2))
 

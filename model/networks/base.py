@@ -26,6 +26,8 @@ class Network(nn.Module):
         of later dates.
     time_layers : tuple of str
         Submodules that mix or weigh dates: the parameters spent on time.
+    undecayed : tuple of str
+        Parameters that weight decay leaves alone.
     """
 
     stride: int = 1
@@ -33,6 +35,7 @@ class Network(nn.Module):
     window_sensitive: bool = False
     causal: bool = False
     time_layers: tuple[str, ...] = ()
+    undecayed: tuple[str, ...] = ()
 
     def example(self, batch: int, c_in: int, dates: int) -> dict[str, Tensor]:
         """Return random inputs of `batch` samples, as keywords of `forward`."""
@@ -113,6 +116,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Normalise x [B, C, …], or x [B, C, T, …] with valid [B, T]: 0 at other dates."""
+        if valid is not None and not self.training:
+            return keep(super().forward(x), valid)
         if valid is not None and not bool(valid.all()):
             dates = x.transpose(1, 2)
             out = torch.zeros_like(dates)

@@ -61,6 +61,11 @@ class Architecture:
         return {p.name: p.default for p in parameters if p.name not in given}
 
     @property
+    def takes_levels(self) -> bool:
+        """Whether it can be given label levels: not where it has levels or decides by date."""
+        return not (hasattr(self.network, "levels") or hasattr(self.network, "decisions"))
+
+    @property
     def counts_dates(self) -> bool:
         """Whether the network is made for a number of dates."""
         return "dates" in inspect.signature(self.network).parameters
@@ -86,6 +91,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         {
             "breizhcrops": {},
             "original": {"filters": 64, "k": 5, "hidden": 256, "dropout": 0.5},
+            "small": {"filters": 32, "k": 5, "hidden": 64, "dropout": 0.2},
         },
     ),
     "lstm": Architecture(
@@ -159,8 +165,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "elects": Architecture(
         Elects,
         "pixel",
-        "Decides date by date whether enough was seen; needs its own loss.",
+        "Decides date by date whether enough was seen; has a loss of its own.",
         "Rußwurm et al. (2023), arXiv 1901.10681",
+        {
+            "lstm": {},
+            "gru": {"encoder": "gru"},
+            "tempcnn": {"encoder": "tempcnn"},
+            "transformer": {"encoder": "transformer"},
+        },
     ),
     "garnot-cnn": Architecture(
         GarnotCNN, "parcel-image", "A CNN on each date, the maximum over dates.", _GARNOT

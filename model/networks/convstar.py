@@ -76,7 +76,9 @@ class MultiStageConvSTAR(Network):
         """
         return self.levels(x, valid)[-1]
 
-    def levels(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+    def levels(
+        self, x: Tensor, valid: Tensor | None = None, doy: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the logits of coarse, middle, fine and refined: each [B, K of the level, H, W]."""
         x, valid = everywhere(x, valid)
         states = [x.new_zeros(len(x), self.hidden, *x.shape[-2:]) for _ in self.layers]
@@ -108,19 +110,24 @@ class ConvSTARCell(nn.Module):
 
 
 class Refinement(nn.Module):
-    """What to add to the finest logits, seen next to those of all levels; convolutions no bias."""
+    """What to add to the finest logits, seen next to those of all levels; convolutions no bias.
 
-    def __init__(self, c_in: int, n_classes: int, dropout: float, hidden: int = 128) -> None:
+    The convolutions in the middle have kernels of `kernel` × `kernel` pixels.
+    """
+
+    def __init__(
+        self, c_in: int, n_classes: int, dropout: float, kernel: int = 3, hidden: int = 128
+    ) -> None:
         super().__init__()
         self.begin = nn.Sequential(
             nn.Conv2d(c_in, hidden, 1, bias=False), BatchNorm(hidden), nn.ReLU()
         )
         self.middle = nn.Sequential(
-            replicate_conv(hidden),
+            replicate_conv(hidden, kernel),
             BatchNorm(hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            replicate_conv(hidden),
+            replicate_conv(hidden, kernel),
             BatchNorm(hidden),
         )
         self.end = nn.Sequential(
@@ -133,6 +140,13 @@ class Refinement(nn.Module):
         return self.end(a + self.middle(a))
 
 
-def replicate_conv(channels: int) -> nn.Conv2d:
-    """Return a 3 × 3 convolution whose borders repeat the outermost pixels."""
-    return nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate", bias=False)
+def replicate_conv(channels: int, kernel: int) -> nn.Conv2d:
+    """Return a convolution without bias whose borders repeat the outermost pixels."""
+    return nn.Conv2d(
+        channels,
+        channels,
+        kernel,
+        padding=kernel // 2,
+        padding_mode="replicate",
+        bias=False,
+    )

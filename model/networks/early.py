@@ -7,15 +7,13 @@ crop type mapping (ELECTS), ISPRS Journal 196, arXiv 1901.10681.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.losses import IGNORE
-from model.networks.base import SeriesNetwork, compact
-from model.networks.recurrent import recurrence, run
+from model.losses import IGNORE, mean_loss, weight_of
+from model.networks.base import SeriesNetwork
+from model.networks.causal import Encoder, causal_encoder
 
 
 @dataclass(frozen=True)
@@ -34,40 +32,10 @@ class Decisions:
     logits: Tensor
     stop: Tensor
 
-
-class RecurrentSteps(nn.Module):
-    """A causal encoder: layer norm, linear, LSTM or GRU layers without biases; a vector per date.
-
-    Parameters
-    ----------
-    c_in : int
-        Bands C.
-    cell : {"lstm", "gru"}
-    width, layers : int
-        Width of the vectors, and number of layers.
-    dropout : float
-        Between the layers.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        cell: Literal["lstm", "gru"] = "lstm",
-        width: int = 64,
-        layers: int = 2,
-        dropout: float = 0.2,
-    ) -> None:
-        super().__init__()
-        self.embed = nn.Sequential(nn.LayerNorm(c_in), nn.Linear(c_in, width))
-        self.rnn = recurrence(cell, width, width, layers, dropout, bidirectional=False)
-        self.width = width
-
-    def forward(self, x: Tensor, valid: Tensor, doy: Tensor | None) -> Tensor:
-        """Return [N, T, width] from x [N, C, T] and valid [N, T], whose other dates are skipped."""
-        series, lengths, order = compact(self.embed(x.transpose(1, 2)).transpose(1, 2), valid)
-        steps = run(self.rnn, series, lengths)[0].transpose(1, 2)
-        back = order.argsort(dim=1)[..., None].expand_as(steps)
-        return steps.gather(1, back)
+    def logits_at(self, dates: Tensor) -> Tensor:
+        """Return the logits [N, K] of one date of each series; dates int [N]."""
+        where = dates[:, None, None].expand(-1, 1, self.logits.shape[2])
+        return self.logits.gather(1, where).squeeze(1)
 
 
 class EarlyClassifier(SeriesNetwork):
@@ -75,7 +43,7 @@ class EarlyClassifier(SeriesNetwork):
 
     Follows Rußwurm et al. (2023), arXiv 1901.10681. Different here: the decision is the first date
     at which stopping so far has become likely enough, not a draw; invalid dates are never stopped
-    at; training and prediction count the same dates, the first included.
+    at; training and prediction count the same dates, the first included; see also `stop_bias`.
 
     Parameters
     ----------
@@ -86,12 +54,23 @@ class EarlyClassifier(SeriesNetwork):
         Outputs K.
     threshold : float
         Stop at the first date by which the probability of having stopped reaches it; below 1.
+    stop_bias : float
+        Of the stop head before training: late at first, stopping early must be learned. The
+        source has -20, where the sigmoid's gradient is below what an optimiser notices for
+        thousands of steps; at -5 stopping is as good as never too.
     """
 
     time_layers = ("encoder", "stop")
     causal = True
+    undecayed = ("stop.bias",)
 
-    def __init__(self, encoder: nn.Module, n_classes: int, threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        n_classes: int,
+        threshold: float = 0.5,
+        stop_bias: float = -5.0,
+    ) -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ValueError(f"threshold = {threshold}: it is a probability between 0 and 1")
@@ -99,8 +78,7 @@ class EarlyClassifier(SeriesNetwork):
         self.encoder = encoder
         self.head = nn.Linear(width, n_classes)
         self.stop = nn.Linear(width, 1)
-        # Late at first: stopping early must be learned.
-        nn.init.normal_(self.stop.bias, mean=-20.0, std=0.1)
+        nn.init.normal_(self.stop.bias, mean=stop_bias, std=0.1)
         self.threshold = threshold
 
     def decisions(
@@ -115,8 +93,7 @@ class EarlyClassifier(SeriesNetwork):
     def classify(self, x: Tensor, valid: Tensor, doy: Tensor | None) -> Tensor:
         """Return the logits [N, K] of the date at which each series is decided."""
         found = self.decisions(x, valid, doy)
-        date = self.date(found)[:, None, None].expand(-1, 1, found.logits.shape[2])
-        return found.logits.gather(1, date).squeeze(1)
+        return found.logits_at(self.date(found))
 
     def date(self, found: Decisions) -> Tensor:
         """Return int [N], the number of the date at which each series is decided."""
@@ -124,17 +101,18 @@ class EarlyClassifier(SeriesNetwork):
 
 
 class Elects(EarlyClassifier):
-    """The network of ELECTS: an early classifier around two causal recurrent layers.
+    """The network of ELECTS: an early classifier around a small causal encoder.
 
-    Follows Rußwurm et al. (2023), arXiv 1901.10681; see `EarlyClassifier` for the differences.
+    Follows Rußwurm et al. (2023), arXiv 1901.10681, whose encoder is ``lstm``; see
+    `EarlyClassifier` for the differences and `model.networks.causal` for the other encoders.
 
     Parameters
     ----------
     c_in, n_classes : int
         Bands C, outputs K.
-    cell : {"lstm", "gru"}
-        The source has LSTM layers.
-    threshold : float
+    encoder : {"lstm", "gru", "tempcnn", "transformer"}
+        What reads the series.
+    threshold, stop_bias : float
         See `EarlyClassifier`.
     """
 
@@ -142,10 +120,11 @@ class Elects(EarlyClassifier):
         self,
         c_in: int,
         n_classes: int,
-        cell: Literal["lstm", "gru"] = "lstm",
+        encoder: Encoder = "lstm",
         threshold: float = 0.5,
+        stop_bias: float = -5.0,
     ) -> None:
-        super().__init__(RecurrentSteps(c_in, cell), n_classes, threshold)
+        super().__init__(causal_encoder(encoder, c_in), n_classes, threshold, stop_bias)
 
 
 def stop_probabilities(chance: Tensor, valid: Tensor) -> Tensor:
@@ -188,20 +167,47 @@ def early_reward_loss(
     float, a scalar
         Mean over the labelled series; 0 where there is none.
     """
-    labelled = (y != IGNORE) & valid.any(dim=1)
-    logits, valid, y = found.logits[labelled], valid[labelled], y[labelled]
+    return mean_loss(*early_reward_sums(found, valid, y, alpha, epsilon))
+
+
+def early_reward_sums(
+    found: Decisions,
+    valid: Tensor,
+    y: Tensor,
+    alpha: float = 0.5,
+    epsilon: float = 10.0,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return summed loss and summed weight of `early_reward_loss`.
+
+    They add up exactly over batches of any size. `weights` (float [K]) are those of the classes.
+    """
+    # A series without any valid date has nothing to decide on.
+    y = y.masked_fill(~valid.any(dim=1), IGNORE)
+    labelled = y != IGNORE
+    logits, valid, truth = found.logits[labelled], valid[labelled], y[labelled]
     t = valid.sum(dim=1, keepdim=True)
     p = (found.stop[labelled] + epsilon / t * valid) / (1 + epsilon)
     # log p(t, y) at every date: [n, T]
-    log_p = logits.float().log_softmax(dim=2).gather(2, y[:, None, None].expand(-1, p.shape[1], 1))
-    log_p = log_p.squeeze(2)
+    at_truth = truth[:, None, None].expand(-1, p.shape[1], 1)
+    log_p = logits.float().log_softmax(dim=2).gather(2, at_truth).squeeze(2)
     early = 1 - (valid.cumsum(dim=1) - 1) / t
-    per_series = -(p * (alpha * log_p + (1 - alpha) * log_p.exp() * early)).sum(dim=1)
-    return per_series.sum() / max(1, len(per_series))
+    each = -(p * (alpha * log_p + (1 - alpha) * log_p.exp() * early)).sum(dim=1)
+    if weights is not None:
+        each = each * weights[truth]
+    return each.sum(), weight_of(y, weights)
+
+
+def season_read(dates: Tensor, valid: Tensor) -> Tensor:
+    """Return the share of the season [N] before a decision, ``t / (T - 1)``.
+
+    t and T count the dates of valid [N, T]; dates int [N]. 0 at the first date, 1 at the last.
+    """
+    number = valid.cumsum(dim=1).gather(1, dates[:, None]).squeeze(1) - 1
+    last = (valid.sum(dim=1) - 1).clamp(min=1)
+    return number.clamp(min=0).float() / last
 
 
 def earliness(dates: Tensor, valid: Tensor) -> Tensor:
-    """Return ``1 - mean(t / (T - 1))``, t and T counting valid [N, T] dates; dates int [N]."""
-    number = valid.cumsum(dim=1).gather(1, dates[:, None]).squeeze(1) - 1
-    last = (valid.sum(dim=1) - 1).clamp(min=1)
-    return 1 - (F.relu(number.float()) / last).mean()
+    """Return 1 less the mean of `season_read`, as Rußwurm et al. (2023) report it."""
+    return 1 - season_read(dates, valid).mean()

@@ -97,6 +97,9 @@ class TemporalEncoder(nn.Module):
     [B·H·W, C, T] without ever building that array. A checkpoint of the Conv1d form loads as it is.
     """
 
+    #: Convolution and norm that follow each other, see `model.networks.folding`.
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, c_in: int, k: int, d: int, pool: Pool, dropout: float) -> None:
         super().__init__()
         if pool not in ("max", "mean", "attention"):
@@ -106,7 +109,7 @@ class TemporalEncoder(nn.Module):
         self.conv2 = TemporalConv(d, d, k)
         self.bn2 = nn.BatchNorm2d(d)
         self.score = nn.Conv2d(d, 1, 1) if pool == "attention" else None
-        self.pool = pool
+        self.d, self.pool = d, pool
         self.dropout = dropout
         self.register_load_state_dict_pre_hook(_accept_conv1d)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,13 +118,13 @@ class TemporalEncoder(nn.Module):
         """Return features [B, d, H, W] from x [B, C, T, H, W] and valid [B, T, H, W]."""
         b, c, t, h, w = x.shape
         series = x.reshape(b, c, t, h * w)
-        mask = None
-        if valid is not None and not bool(valid.all()):
-            mask = valid.reshape(b, 1, t, h * w)
-        # In training the statistics of a batch are taken over all of it, so it stays whole.
-        size = h * w if self.training else max(1, SERIES // b)
+        mask = None if valid is None else valid.reshape(b, t, h * w)
+        # In training the statistics of a batch are taken over all of it, so it stays whole; an
+        # exported graph has no loops.
+        whole = self.training or torch.compiler.is_compiling()
+        size = h * w if whole else max(1, SERIES // b)
         parts = [
-            self._encode(
+            self.encode(
                 series[..., i : i + size], None if mask is None else mask[..., i : i + size]
             )
             for i in range(0, h * w, size)
@@ -130,9 +133,12 @@ class TemporalEncoder(nn.Module):
         features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return features.reshape(b, h, w, -1).permute(0, 3, 1, 2)
 
-    def _encode(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return [B, N, d] from x [B, C, T, N] and mask [B, 1, T, N]."""
-        if mask is not None:
+    def encode(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return features [B, N, d] of N pixels, from x [B, C, T, N] and valid [B, T, N]."""
+        mask = None
+        # A graph that is traced once must hold for any mask.
+        if valid is not None and (torch.compiler.is_compiling() or not bool(valid.all())):
+            mask = valid[:, None]
             x = x.masked_fill(~mask, 0)
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from cube.area import MAX_VERTICES, read_area
+from cube.area import MAX_VERTICES, read_area, surroundings
 from cube.errors import AreaError
 
 BOX = (3.29, 43.61, 3.33, 43.65)
@@ -218,3 +218,25 @@ def test_the_real_parcels_lie_inside_their_archive(real_data: Path) -> None:
     parcels = read_area(folder / "parcels.gpkg")
     items = json.loads((folder / "items.json").read_text())["features"]
     assert shapely.box(*items[0]["bbox"]).buffer(0.001).contains(parcels)
+
+
+@pytest.mark.parametrize(("lon", "lat", "epsg"), [(3.3, 43.6, 32631), (20.9, 69.0, 32634)])
+def test_surroundings_hold_the_margin_in_rows_and_columns(
+    lon: float, lat: float, epsg: int
+) -> None:
+    area = shapely.box(lon, lat, lon + 0.1, lat + 0.05)
+    grown = gpd.GeoSeries([surroundings(area, 1220)], crs=4326).to_crs(epsg).iloc[0]
+    dense = gpd.GeoSeries([area.segmentize(0.001)], crs=4326).to_crs(epsg).iloc[0]
+    steps = [(x, y) for x in (-1220, 1220) for y in (-1220, 1220)]
+    assert all(grown.covers(shapely.affinity.translate(dense, *step)) for step in steps)
+    assert grown.area < shapely.box(*dense.bounds).buffer(3 * 1220).area
+
+
+def test_surroundings_across_the_antimeridian_and_at_the_limits() -> None:
+    grown = surroundings((179.9, -17.0, -179.9, -16.9), 1000)
+    west, south, east, north = grown.bounds
+    assert (west, east) == (-180, 180)
+    assert grown.covers(shapely.Point(179.89, -17.005))
+    assert grown.covers(shapely.Point(-179.89, -16.895))
+    assert not grown.covers(shapely.Point(0, -17))
+    assert surroundings((10, 83.99, 10.1, 84.0), 5000).bounds[3] == 84

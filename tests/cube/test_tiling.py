@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from cube.area import read_area
-from cube.grid import NativeGrid, Window, whole_granule
+from cube.grid import NativeGrid, Window, cell, whole_granule
 from cube.ownership import owned
 from cube.tiling import Share, share_out, share_outside
 from tests.cube.test_ownership import AT_6_EAST, FIJI, NORWAY, to_metres
@@ -163,3 +164,24 @@ def test_windows_are_whole_20_m_pixels_of_their_cells() -> None:
             assert window.row // 1024 == row
             assert window.col // 1024 == col
             assert window.intersect(clip.window) == window
+
+
+def test_a_margin_is_built_around_the_area_and_ends_with_the_grid() -> None:
+    grid = whole_granule("31TEJ")
+    # 300 × 400 pixels whose corner lies 10 rows and 5 columns before the corner of a cell.
+    window = Window(row=1014, col=2043, height=300, width=400)
+    box = grid.geobox(window).boundingbox
+    inner = shapely.box(box.left + 1, box.bottom + 1, box.right - 1, box.top - 1)
+    area = gpd.GeoSeries([inner], crs=grid.epsg).to_crs(4326).iloc[0]
+    for margin in (0, 23):
+        (share,) = share_out(read_area(area), [grid], margin)
+        around = window.even().grown(margin).even()
+        covered = np.zeros((around.height, around.width), int)
+        for place, part in share.windows.items():
+            assert part.intersect(cell(*place)) == part
+            covered[part.relative_to(around).yx] += 1
+        assert (covered == 1).all()
+    corner = shapely.Point(grid.left + 15, grid.top - 15)
+    area = gpd.GeoSeries([corner], crs=grid.epsg).to_crs(4326).iloc[0]
+    (share,) = share_out(read_area(area), [grid], 50)
+    assert share.windows == {(0, 0): Window(row=0, col=0, height=52, width=52)}

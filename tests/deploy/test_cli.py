@@ -24,7 +24,7 @@ from tests.cube.test_build import whole
 from tests.stac_api import stac_api
 
 COMMANDS = ["run", "simulate", "search", "plan", "build", "quality", "label", "train", "boost"]
-COMMANDS += ["evaluate", "predict", "models"]
+COMMANDS += ["evaluate", "predict", "export", "models", "calibrate", "trial", "weak"]
 
 
 class Done(NamedTuple):

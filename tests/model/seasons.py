@@ -73,6 +73,7 @@ class Seasons(pl.LightningDataModule):
     """The attributes of `TileData` that trainers and predictors use."""
 
     legend = LEGEND
+    kind = "image"
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Seasons(pl.LightningDataModule):
     bands = property(lambda self: self.recipe.bands)
     n_classes = property(lambda self: self.legend.n_classes)
     months = property(lambda self: len(self.recipe.periods))
+    fingerprint = property(lambda self: self.recipe.hash)
 
     def sample(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         label = labels_of(self.size, seed)

@@ -1,9 +1,15 @@
 """Areas with confidence intervals, against the published example and against repeated sampling."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from model.areas import estimate_areas
+from cube.errors import ArtefactError
+from model.areas import area_rows, estimate_areas, mapped_hectares, resampled_areas
+from model.bootstrap import weights
+from model.legend import flat_legend
 
 #: Olofsson et al. (2014), table 8: map classes in rows there, truth in columns; hectares mapped.
 MAPPED = np.array([18_000, 13_500, 288_000, 580_500])
@@ -50,3 +56,41 @@ def test_a_perfect_map_keeps_its_areas() -> None:
 def test_what_cannot_be_estimated_is_refused(sample: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         estimate_areas(np.array([1.0, 2.0]), sample)
+
+
+def test_intervals_over_zones_equal_a_plain_loop() -> None:
+    random = np.random.default_rng(3)
+    groups = random.integers(1, 60, (6, 3, 3))
+    mapped = np.array([50.0, 30.0, 20.0])
+    found = resampled_areas(mapped, groups, draws=150, seed=2)
+    estimates = []
+    for row in np.concatenate(list(weights(6, 150, seed=2))).astype(int):
+        sample = sum(times * matrix for times, matrix in zip(row, groups, strict=True))
+        estimates.append(estimate_areas(mapped, sample).estimated)
+    np.testing.assert_allclose(found, np.quantile(estimates, [0.025, 0.975], axis=0).T)
+    whole = estimate_areas(mapped, groups.sum(axis=0))
+    assert ((found[:, 0] < whole.estimated) & (whole.estimated < found[:, 1])).all()
+    assert np.isnan(resampled_areas(mapped, groups[:1])).all()
+
+
+def test_rows_leave_out_what_cannot_be_corrected(caplog: pytest.LogCaptureFixture) -> None:
+    legend = flat_legend("three", ["wheat", "maize"])
+    groups = np.zeros((2, 3, 3), int)
+    groups[:, 1, 1], groups[:, 0, 1], groups[0, 2, 2] = 30, 10, 1
+    rows = area_rows(np.array([0.0, 8.0, 2.0]), groups, legend)
+    assert [row["class"] for row in rows] == ["background", "wheat"]
+    assert [row["estimated"] for row in rows] == [2, 6]
+    # Both zones are alike, so drawing them anew changes nothing.
+    assert (rows[1]["zones_low"], rows[1]["zones_high"]) == pytest.approx((6, 6))
+    assert "maize" in caplog.text
+
+
+def test_areas_of_a_map_are_read_by_name(tmp_path: Path) -> None:
+    legend = flat_legend("three", ["wheat", "maize"])
+    rows = [{"class": "maize", "hectares": 2.5}, {"class": "no decision", "hectares": 9}]
+    (tmp_path / "area.json").write_text(json.dumps({"classes": rows}))
+    assert mapped_hectares(tmp_path, legend).tolist() == [0, 0, 2.5]
+    with pytest.raises(ArtefactError, match="maize, which the model does not know"):
+        mapped_hectares(tmp_path, flat_legend("one", ["wheat"]))
+    with pytest.raises(ArtefactError, match="run predict first"):
+        mapped_hectares(tmp_path / "none", legend)

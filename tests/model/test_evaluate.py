@@ -14,12 +14,13 @@ from cube.errors import ArtefactError, SplitError
 from model import artefact
 from model.boost import boost
 from model.compare import compare
-from model.evaluate import cross_validate, evaluate, held_out
+from model.evaluate import evaluate
 from model.labels import write_labels
 from model.labelstore import LabelStore
 from model.legend import load_legend
 from model.splits import Split, split_zones
 from model.tiles import TileData
+from model.trials import cross_validate, held_out
 from tests.model.fixture_store import Study, write_study
 
 

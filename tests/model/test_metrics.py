@@ -1,6 +1,7 @@
 """Scores against values worked by hand and against scikit-learn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from sklearn.calibration import calibration_curve
 from model.metrics import (
     ParcelVotes,
     always,
+    calibration_error,
     class_scores,
     confusion_matrix,
     log_loss,
@@ -54,6 +56,9 @@ def test_scores_by_hand() -> None:
 def test_without_background_drops_truth_zero_and_nothing_else() -> None:
     crops = summary(MATRIX, background=False)
     assert crops["pixels"] == 6
+    # Class 3 is never found; without it the worst would be class 2 of F1 2 · 1 / (2 + 2).
+    assert crops["minimum_f1"] == 0
+    assert summary(MATRIX[:3, :3])["minimum_f1"] == pytest.approx(2 * 2 / (3 + 3))
     assert crops["accuracy"] == pytest.approx(3 / 6)  # the crop called background is an error
     assert crops["classes"] == 3
     # The background pixel called class 1 no longer spoils the precision of class 1.
@@ -119,6 +124,8 @@ def test_parcels_vote_and_mean_probability_may_disagree() -> None:
     matrices = votes.matrices()
     np.testing.assert_array_equal(matrices["vote"], [[0, 0, 0], [1, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(matrices["mean"], [[0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    # By area parcel 7 weighs its three pixels, parcel 9 the one that was decided.
+    np.testing.assert_array_equal(matrices["area"], [[0, 0, 0], [0, 3, 0], [0, 0, 1]])
 
 
 def test_reliability_against_scikit_learn() -> None:
@@ -132,6 +139,12 @@ def test_reliability_against_scikit_learn() -> None:
     np.testing.assert_allclose(found.confidence, confidence)
     assert found.pixels.sum() == 4000
     assert found.index.min() >= 3  # the likeliest of three classes has a third at least
+
+
+def test_calibration_error_by_hand() -> None:
+    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 1.0], "pixels": [30, 10]})
+    assert calibration_error(table) == pytest.approx(0.75 * 0.1 + 0.25 * 0.1)
+    assert np.isnan(calibration_error(table.iloc[:0]))
 
 
 def test_reliability_counts_decisions_on_labelled_pixels() -> None:

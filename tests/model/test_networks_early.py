@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.losses import IGNORE
+from model.networks.causal import causal_encoder
 from model.networks.early import (
     Decisions,
     EarlyClassifier,
     Elects,
     earliness,
     early_reward_loss,
+    early_reward_sums,
+    season_read,
     stop_probabilities,
 )
 
@@ -66,7 +69,7 @@ def test_stopping_is_certain_and_never_at_invalid_dates(dates: list[tuple[float,
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_no_date_knows_a_later_one(cell: str) -> None:
     torch.manual_seed(0)
-    network = Elects(3, 4, cell=cell).eval()  # type: ignore[arg-type]
+    network = Elects(3, 4, encoder=cell).eval()  # type: ignore[arg-type]
     x = torch.randn(2, 3, 8)
     other = x.clone()
     other[:, :, 5:] = torch.randn(2, 3, 3)
@@ -170,3 +173,93 @@ def test_learns_to_stop_early_when_early_is_enough() -> None:
     found = network.decisions(x, valid)
     assert (network(x).argmax(dim=1) == y).float().mean() > 0.95
     assert earliness(network.date(found), valid) > 0.5
+
+
+ENCODERS = ["lstm", "gru", "tempcnn", "transformer"]
+
+
+def inputs() -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    valid = torch.rand(3, 9) > 0.3
+    valid[:, [0, 8]] = True
+    doy = torch.linspace(10, 350, 9).long().expand(3, -1)
+    return {"x": torch.randn(3, 3, 9), "valid": valid, "doy": doy}
+
+
+def stepping(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return causal_encoder(name, 3).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_gradients_of_a_date_go_back_and_never_ahead(name: str) -> None:
+    encoder, given = stepping(name), inputs()
+    valid = given["valid"][0]
+    for date in valid.nonzero().flatten().tolist():
+        x = given["x"].clone().requires_grad_()
+        # A square, not a sum: layer norm makes sums constant.
+        encoder(x, given["valid"], given["doy"])[0, date].square().sum().backward()
+        reached = x.grad[0].abs().sum(dim=0) > 0
+        assert not reached[date + 1 :].any()
+        assert not x.grad[1:].any()
+        assert reached[date]
+        past = valid & (torch.arange(9) <= date)
+        if name == "tempcnn":  # three convolutions of five dates see the last thirteen
+            past &= past.flip(0).cumsum(0).flip(0) <= 13
+        assert torch.equal(reached, past)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_skip_invalid_dates_and_padding(name: str) -> None:
+    encoder, given = stepping(name), inputs()
+    found = encoder(**given)
+    noise = given["x"].masked_fill(~given["valid"][:, None], 7.0)
+    close(encoder(noise, given["valid"], given["doy"])[given["valid"]], found[given["valid"]])
+    longer = {
+        "x": F.pad(given["x"], (0, 4), value=3.0),
+        "valid": F.pad(given["valid"], (0, 4)),
+        "doy": F.pad(given["doy"], (0, 4), value=9),
+    }
+    close(encoder(**longer)[:, :9][given["valid"]], found[given["valid"]])
+    one = given["valid"][1]  # a series of its valid dates alone
+    rest = encoder(given["x"][1:2, :, one], one[None, one], given["doy"][1:2, one])
+    close(rest[0], found[1, one])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_decides_and_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = Elects(3, 4, encoder=name).train()  # type: ignore[arg-type]
+    given = inputs()
+    found = network.decisions(**given)
+    close(found.stop.sum(dim=1), torch.ones(3))
+    early_reward_loss(found, given["valid"], torch.tensor([0, 3, 1])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    silent = [n for n, p in network.named_parameters() if not p.grad.any()]
+    assert [n for n in silent if not n.endswith("bias")] == []
+
+
+def test_unknown_encoders_are_refused() -> None:
+    with pytest.raises(ValueError, match="encoder 'rnn' is unknown; use lstm, gru"):
+        Elects(3, 4, encoder="rnn")  # type: ignore[arg-type]
+
+
+def test_sums_with_weights_by_hand() -> None:
+    torch.manual_seed(2)
+    network, y = undecided(), torch.tensor([0, 3, IGNORE, 1])
+    valid = torch.ones(4, 7, dtype=torch.bool)
+    found = network.decisions(torch.randn(4, 3, 7), valid)
+    each = [
+        early_reward_loss(Decisions(found.logits[[i]], found.stop[[i]]), valid[[i]], y[[i]]).item()
+        for i in (0, 1, 3)
+    ]
+    weights = torch.tensor([1.0, 2.0, 9.0, 4.0])
+    total, weight = early_reward_sums(found, valid, y, weights=weights)
+    assert weight == 1 + 4 + 2
+    assert total.item() == pytest.approx(1 * each[0] + 4 * each[1] + 2 * each[2], rel=1e-5)
+
+
+def test_season_read_by_hand() -> None:
+    valid = torch.tensor([[True, False, True, True, True], [True, False, False, False, False]])
+    read = season_read(torch.tensor([2, 0]), valid)
+    close(read, torch.tensor([1 / 3, 0.0]))

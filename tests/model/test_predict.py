@@ -26,7 +26,8 @@ from model.boost import boost
 from model.evaluate import evaluate
 from model.labels import write_labels
 from model.legend import load_legend
-from model.networks import create
+from model.networks import create, options
+from model.networks.base import Network
 from model.networks.predictor import NetworkPredictor
 from model.parcels import read_parcels
 from model.predict import context, decide, predict, predict_store, predict_window
@@ -48,6 +49,10 @@ def boosted(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def network(widths: str) -> NetworkPredictor:
+    return NetworkPredictor(untrained(widths), RECIPE, Normalisation((900,) * 4, (600,) * 4))
+
+
+def untrained(widths: str) -> Network:
     import torch
 
     torch.manual_seed(0)
@@ -59,7 +64,7 @@ def network(widths: str) -> NetworkPredictor:
                 value.uniform_(0.5, 2.0)
             elif name.endswith("running_mean"):
                 value.uniform_(-0.5, 0.5)
-    return NetworkPredictor(net, RECIPE, Normalisation((900,) * 4, (600,) * 4))
+    return net
 
 
 def in_memory(height: int, width: int):
@@ -99,19 +104,6 @@ def test_tile_by_tile_equals_the_whole_area(kind: str, boosted: Path) -> None:
     assert np.isnan(whole).sum() == 4 * 15 * 30
 
 
-def test_the_block_border_leaves_no_seam() -> None:
-    """Blocks are exact: one forward pass over everything gives the same probabilities."""
-    predictor = network("lite")
-    read = in_memory(300, 420)
-    blocks = predict_window(predictor, read, Window(row=0, col=0, height=300, width=420))
-    around = context(Window(row=0, col=0, height=512, width=512), predictor.halo, predictor.stride)
-    at_once = predictor.probabilities(read(around)[0])
-    first = -around.row
-    at_once = at_once[:, first : first + 300, first : first + 420]
-    seen = ~np.isnan(blocks)
-    np.testing.assert_allclose(blocks[seen], at_once[seen], atol=1e-5)
-
-
 def test_context_is_aligned_to_the_stride_and_holds_the_halo() -> None:
     assert context(Window(row=256, col=0, height=256, width=256), 22, 4) == Window(
         row=232, col=-24, height=304, width=304
@@ -120,13 +112,28 @@ def test_context_is_aligned_to_the_stride_and_holds_the_halo() -> None:
     assert context(core, 0, 1) == core
 
 
-def test_unwanted_blocks_are_skipped(boosted: Path) -> None:
-    wanted = np.zeros((300, 420), bool)
-    wanted[10, 300] = True
+@pytest.mark.parametrize("kind", ["lite", "pixel"])
+def test_only_what_is_wanted_is_read_and_decided(kind: str, boosted: Path) -> None:
+    predictor = artefact.load(boosted).predictor() if kind == "pixel" else network(kind)
     window = Window(row=0, col=0, height=300, width=420)
-    found = predict_window(artefact.load(boosted).predictor(), in_memory(300, 420), window, wanted)
-    assert np.isnan(found[:, :, :256]).all()
-    assert not np.isnan(found[:, :256, 256:]).any()
+    wanted = np.zeros((300, 420), bool)
+    wanted[10:13, 300], wanted[45, 70] = True, True  # the last was never clear
+    read, asked = in_memory(300, 420), []
+
+    def spy(part: Window) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(part)
+        return read(part)
+
+    found = predict_window(predictor, spy, window, wanted)
+    whole = predict_window(predictor, read, window)
+    wanted[45, 70] = False
+    np.testing.assert_allclose(found[:, wanted], whole[:, wanted], atol=1e-6)
+    assert np.isnan(found[:, ~wanted]).all()
+    (part,) = asked
+    expected = {"lite": (-24, -24, 304, 560), "pixel": (10, 70, 36, 231)}[kind]
+    assert (part.row, part.col, part.height, part.width) == expected
+    with pytest.raises(ValueError, match="nothing wanted"):
+        predict_window(predictor, read, window, np.zeros((300, 420), bool))
 
 
 def test_decide_by_hand() -> None:
@@ -209,6 +216,64 @@ def test_clipped_to_the_polygon(study: Study, boosted: Path, tmp_path: Path) -> 
     assert (classes[~inside] == 255).all()
     assert (classes[inside] != 255).all()
     assert found.table["hectares"].sum() == pytest.approx(triangle.area / 10_000, rel=0.02)
+
+
+def random_hybrid(folder: Path, study: Study) -> Path:
+    """An untrained hybrid whose classes depend on everything around a pixel."""
+    import torch
+
+    net = untrained("lite").train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    part = Window(row=40, col=900, height=64, width=128)
+    reflectance, _ = cube.store.read_window(study.store, "31TEJ", part)
+    x, valid = Normalisation((900,) * 4, (600,) * 4).apply(reflectance)
+    with torch.no_grad():  # norms that make the most of this land
+        net(torch.as_tensor(x)[None], torch.as_tensor(valid)[None])
+        net.unet.head.weight *= 5
+    return artefact.save_network(
+        folder,
+        net,
+        architecture="hybrid",
+        options=options("hybrid", widths="lite", d=8),
+        recipe=RECIPE,
+        legend=study.legend,
+        normalisation=Normalisation((900,) * 4, (600,) * 4),
+        metrics={},
+    )
+
+
+def part_of(small: Path, large: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return a raster and the same pixels of a larger one."""
+    with rasterio.open(small) as one, rasterio.open(large) as other:
+        window = other.window(*one.bounds).round_offsets().round_lengths()
+        return one.read(1), other.read(1, window=window)
+
+
+def test_an_area_gets_the_pixels_of_a_larger_map(study: Study, tmp_path: Path) -> None:
+    folder = random_hybrid(tmp_path / "model", study)
+    scenes = Scenes(source="test", scenes=study.plan.grids[0].scenes)
+    large = predict(folder, study.plan.area, tmp_path / "large", scenes=scenes).grids[0]
+    # Across the border of two tiles, at no round pixel, and not a box.
+    left, top = study.grid.left, study.grid.top
+    corners = [(9503, 397), (10555, 397), (10555, 1204), (9900, 1204)]
+    shape = shapely.Polygon([(left + x, top - y) for x, y in corners])
+    area = gpd.GeoSeries([shape], crs=32631).to_crs(4326).iloc[0]
+    small = predict(folder, area, tmp_path / "small", scenes=scenes).grids[0]
+    store = cube.store.write(plan(area, scenes, RECIPE), tmp_path / "bare.zarr")
+    bare = predict_store(folder, store, tmp_path / "bare").grids[0]
+    differ = {}
+    for name, found in (("small", small), ("bare", bare)):
+        confidence, expected = part_of(found.confidence, large.confidence)
+        inside = confidence != 255
+        assert inside.sum() == pytest.approx(shape.area / 100, rel=0.02)
+        classes, others = part_of(found.classes, large.classes)
+        assert len(np.unique(others[inside])) > 1
+        differ[name] = ((confidence != expected) | (classes != others))[inside].sum()
+    assert differ["small"] == 0
+    # Without the imagery around the area the border of the map is another.
+    assert differ["bare"] > 100
 
 
 def test_another_recipe_is_refused(study: Study, boosted: Path, tmp_path: Path) -> None:

@@ -112,3 +112,9 @@ def test_maps_and_preview_show_the_classes(legend: Legend, tmp_path: Path) -> No
     wanted = np.frombuffer(bytes.fromhex(legend.colours[2][1:]), np.uint8)
     share = (picture == wanted).all(axis=1).mean()
     assert share > 0.15  # the rectangle covers 37 % of the map
+
+
+def test_reliability_is_drawn(tmp_path: Path) -> None:
+    bins = pd.DataFrame({"confidence": [0.3, 0.9], "accuracy": [0.4, 0.8], "pixels": [5, 50]})
+    width, height = size(report.reliability(bins, tmp_path / "reliability.png"))
+    assert 400 < width < height

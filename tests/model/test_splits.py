@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cube.errors import SplitError
 from cube.grid import Window
 from model.labels import LabelStore, write_labels
+from model.leakage import audit
 from model.legend import IGNORE, load_legend
-from model.splits import Split, audit, folds, split_parcels, split_zones
+from model.splits import Split, folds, split_parcels, split_zones
 from tests.model.farm import bare_plan, box, register, zones
 
 LEGEND = load_legend(level="level3")
@@ -66,7 +67,7 @@ def test_table_of_stages():
         split.groups("exam")
     with pytest.raises(SplitError, match="numbered from 1"):
         one_two(train={0, 1})
-    with pytest.raises(SplitError, match="use 'zone' or 'parcel'"):
+    with pytest.raises(SplitError, match="use zone, parcel, sample"):
         Split("pixel", frozenset({1}), frozenset(), frozenset())
 
 

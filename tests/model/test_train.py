@@ -271,7 +271,8 @@ def test_labels_never_touch_inputs() -> None:
         seen: list[bytes] = []
         learner = Learner(_settings(), data)
         learner.network.register_forward_pre_hook(
-            lambda _, args: seen.extend(a.numpy().tobytes() for a in args)
+            lambda _, args, named: seen.extend(a.numpy().tobytes() for a in named.values()),
+            with_kwargs=True,
         )
         learner.log = lambda *_, **__: None  # type: ignore[method-assign]
         for number, batch in enumerate(data.train_dataloader()):

@@ -1,0 +1,1 @@
+"""Data sets as `model.sampleset.SampleSet`: points, cubes, parcels, and published layouts."""
