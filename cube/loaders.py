@@ -2,13 +2,15 @@
 
 Both get STAC items made from scenes, so that no difference between providers reaches them. What
 stands in these items for an address only names the file and its provider: inside the task, just
-before GDAL opens it, the href is checked, signed (tokens live shorter than a notebook stays open)
+before GDAL opens it, the href is checked, signed (tokens live shorter than a notebook stays open),
+asked for one byte over a connection that follows no redirect and speaks to no private address,
 and tried with GDAL's driver for GeoTIFF or JPEG 2000 alone, for a file named ``.tif`` may be a
 virtual raster that points elsewhere.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +34,8 @@ from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 from cube.errors import ReadError
 from cube.grid import PIXEL
 from cube.providers import get_provider
-from cube.read import gsd
+from cube.ranges import FetchError, Source
+from cube.read import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, gsd
 from cube.scenes import Scene
 
 GDAL = {
@@ -176,6 +179,7 @@ def _address(name: str, *, mixing: bool = False) -> str:
     provider = get_provider(facts["provider"])
     provider.check_href(href)
     address = provider.sign(href)
+    _require_direct(Source(address, private=provider.may_be_private(href)))
     driver = "JP2OpenJPEG" if href.lower().endswith(".jp2") else "GTiff"
     with rasterio.open(address, driver=driver, sharing=False) as file:
         if mixing and file.nodata is None:
@@ -186,15 +190,29 @@ def _address(name: str, *, mixing: bool = False) -> str:
     return address
 
 
+def _require_direct(source: Source) -> None:
+    """Refuse an address that redirects or is not to be spoken to: GDAL would follow blindly."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            source.size()
+            return
+        except FetchError as error:
+            if error.kind != "transport" or attempt == ATTEMPTS:
+                raise
+            time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
+
+
 @contextmanager
 def _failures_of(name: str) -> Iterator[None]:
     """Turn failures of GDAL into one that names item and asset."""
     try:
         yield
-    except (RasterioError, RuntimeError) as error:
+    except (FetchError, RasterioError, RuntimeError) as error:
         href, facts = _facts(name)
         local = "://" not in href
         kind = "transport" if not local else "corrupt" if Path(href).exists() else "missing"
+        if isinstance(error, FetchError):
+            kind = error.kind
         message = f"{facts['item']}, {facts['asset']} ({href}): {error}"
         # The original carries the signed address: it is not shown.
         raise ReadError(

@@ -193,12 +193,24 @@ def test_a_server_that_fails_now_and_then_is_asked_again(archive, loader):
 
 
 @LOADERS
+def test_redirects_are_not_followed(archive, loader):
+    with serve(Path(archive.scenes.source)) as inside:
+        asked = f"redirect {inside.origin}/secret.tif"
+        with serve(Path(archive.scenes.source), lambda path, nth: asked) as server:
+            ds = load(over_http(archive, server.origin), ("blue",), loader=loader)
+            with pytest.raises(ReadError, match="redirect") as failure:
+                ds.reflectance[0, 0].compute()
+            assert failure.value.kind == "refused"
+        assert not inside.given
+
+
+@LOADERS
 def test_failures_over_http_name_the_asset_and_keep_the_secret(archive, loader, caplog):
     with serve(Path(archive.scenes.source), lambda path, nth: "404") as server:
         scenes = over_http(archive, server.origin, "?sig=topsecret")
         with pytest.raises(ReadError, match=r"S2A_31TEJ_000, blue .*404") as failure:
             load(scenes, ("blue",), loader=loader).reflectance[0, 0].compute()
-    assert failure.value.kind == "transport"
+    assert failure.value.kind == "missing"
     shown = "".join(traceback.format_exception(failure.value))
     assert "topsecret" not in shown + caplog.text
 
