@@ -250,7 +250,7 @@ def _trained(name: str, data: SetData, folder: Path, budget: Budget, seed: int) 
 
 def _season(network: nn.Module | None, data: SetData) -> tuple[float, float]:
     """Return the season read before decisions, and the accuracy of reading all; else NaN."""
-    if not hasattr(network, "decisions"):
+    if network is None or not hasattr(network, "decisions"):
         return float("nan"), float("nan")
     told = timing(network, data)
     return told.season, told.accuracy_all

@@ -98,7 +98,7 @@ def publish(job: Job, tasks: Iterable[Task]) -> int:
                 break
             plain = {name for name in store.listing() if not name.startswith(f"{STATE}/")}
             names = (plain - every).union(*(shards[tile] for tile in todo)) - there
-            sync(_copy(store, session.store, sorted(names)))
+            sync(_copy(store, session.store, names))
             try:
                 session.commit(f"tiles: {len(todo)}", rebase_with=icechunk.ConflictDetector())
             except icechunk.RebaseFailedError:
@@ -142,8 +142,9 @@ async def _keys(store: Any) -> set[str]:
     return {name async for name in store.list()}
 
 
-async def _copy(source: Folder, target: Any, names: list[str]) -> None:
-    for name in names:
+async def _copy(source: Folder, target: Any, names: set[str]) -> None:
+    # Icechunk takes the chunks of arrays that it knows.
+    for name in sorted(names, key=lambda name: (not name.endswith("zarr.json"), name)):
         await target.set(name, default_buffer_prototype().buffer.from_bytes(source.get(name)))
 
 

@@ -84,8 +84,7 @@ def compacted(samples: SampleSet) -> SampleSet:
 
 def _seen(samples: SampleSet) -> np.ndarray:
     """Return which dates have a valid value anywhere in a sample; bool [N, T]."""
-    seen: np.ndarray = samples.valid.reshape(*samples.doy.shape, -1).any(axis=2)
-    return seen
+    return np.asarray(samples.valid.reshape(*samples.doy.shape, -1).any(axis=2))
 
 
 def _smallest(keys: np.ndarray, count: int) -> np.ndarray:

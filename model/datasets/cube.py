@@ -61,8 +61,8 @@ def pixel_set(
     doy = np.zeros((len(drawn), cube.dates), np.int16)
     where = np.zeros((len(drawn), 2))
     cells = [drawn.tile, drawn.row // _CELL, drawn.col // _CELL]
-    for (number, _, _), picks in drawn.groupby(cells):
-        tile = cube.tiles[number]
+    for _, picks in drawn.groupby(cells):
+        tile = cube.tiles[int(picks.tile.iloc[0])]
         rows, row, col = picks.index.to_numpy(), picks.row.to_numpy(), picks.col.to_numpy()
         near = _box(row, col)
         pixels, seen = cube.read(tile.granule, near)
@@ -167,7 +167,7 @@ def _draw(cube: LabelledCube, per_class: int, random: np.random.Generator) -> pd
     Every labelled pixel gets a random key, and the smallest keys of each class and zone win, so
     that one pass over the tiles draws evenly however many there are.
     """
-    kept = []
+    kept: list[pd.DataFrame] = []
     for number, tile in enumerate(cube.tiles):
         block = cube.read_labels(tile.granule, tile.window)
         row, col = np.nonzero(block.label != IGNORE)

@@ -217,7 +217,8 @@ def _statistics(piece: Piece) -> Sample:
     mean = (piece.x * piece.valid).sum(axis=(2, 3), dtype=np.float64) / count
     apart = (piece.x - mean[..., None, None]) * piece.valid
     std = np.sqrt(np.square(apart).sum(axis=(2, 3)) / count)
-    return np.concatenate([mean, std]).astype(np.float32), piece.valid.any(axis=(1, 2))
+    seen = np.asarray(piece.valid.any(axis=(1, 2)))
+    return np.concatenate([mean, std]).astype(np.float32), seen
 
 
 def _drawn(piece: Piece, pixels: int, random: np.random.Generator) -> Sample:
@@ -235,20 +236,20 @@ def _pieces(cube: LabelledCube, per_class: int | None, seed: int) -> Iterator[Pi
         keys = np.random.default_rng(seed).random(len(table))
         table = table.assign(key=keys).sort_values("key").groupby("label").head(per_class)
     grids = {tile.granule: tile.grid for tile in cube.tiles}
-    for one in table.sort_values(["granule", "top", "left"]).itertuples():
-        height, width = one.bottom - one.top + 1, one.right - one.left + 1
-        window = Window(row=one.top, col=one.left, height=height, width=width)
-        x, valid = cube.read(one.granule, window)
-        block = cube.read_labels(one.granule, window)
-        inside = (block.parcel == one.parcel) & (block.zone == one.zone)
+    for one in table.sort_values(["granule", "top", "left"]).to_dict("records"):
+        height, width = one["bottom"] - one["top"] + 1, one["right"] - one["left"] + 1
+        window = Window(row=one["top"], col=one["left"], height=height, width=width)
+        x, valid = cube.read(one["granule"], window)
+        block = cube.read_labels(one["granule"], window)
+        inside = (block.parcel == one["parcel"]) & (block.zone == one["zone"])
         inside &= block.label != IGNORE
-        row, col = np.array([one.top + height / 2]), np.array([one.left + width / 2])
+        row, col = np.array([one["top"] + height / 2]), np.array([one["left"] + width / 2])
         facts = Facts(
-            label=one.label,
-            zone=one.zone,
-            parcel=one.parcel,
-            doy=cube.doy(one.granule),
-            lonlat=lonlat(grids[one.granule], row, col)[0],
+            label=one["label"],
+            zone=one["zone"],
+            parcel=one["parcel"],
+            doy=cube.doy(one["granule"]),
+            lonlat=lonlat(grids[one["granule"]], row, col)[0],
         )
         yield Piece(x, valid & inside, inside, facts)
 

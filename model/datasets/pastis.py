@@ -95,7 +95,7 @@ def pastis(
     ]
     if not chosen:
         raise LabelError(f"{_NAME}: no patch is of fold {', '.join(map(str, folds))}")
-    table = table.iloc[chosen]
+    table = table.iloc[np.array(chosen)]
     x, valid, doy = padded(
         [_series(root, *patch) for patch in zip(table.ID_PATCH, table["dates-S2"], strict=True)]
     )
@@ -140,7 +140,8 @@ def _series(root: Path, patch: int, days: dict[str, int]) -> Series:
             f"{_NAME}: patch {patch} has shape {values.shape}; its metadata name {len(dates)} "
             f"dates, and bands are {len(TEN_BANDS)}"
         )
-    return Series.of(values, (values > _NO_DATA).all(axis=1), dates, _YEAR)
+    valid = np.asarray((values > _NO_DATA).all(axis=1))
+    return Series.of(values, valid, dates, _YEAR)
 
 
 def _target(root: Path, patch: int) -> np.ndarray:

@@ -157,5 +157,5 @@ def _dataset(file, key):  # type: ignore[no-untyped-def]
 def _patch(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return x uint16 [C, T, y, x] and valid [T, y, x] of [T, y, x, C]."""
     values = np.moveaxis(values, -1, 0)[: len(BANDS)]
-    valid = (values > 0).all(axis=0)
+    valid = np.asarray((values > 0).all(axis=0))
     return np.where(valid, values.clip(0, 65_535), 0).astype(np.uint16), valid
