@@ -10,7 +10,7 @@ import numpy as np
 
 PAGE = 4096
 #: About what the hungriest path of a benchmark holds.
-GIB = 6
+GIB = 3
 
 
 def touch_memory() -> None:

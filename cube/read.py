@@ -293,7 +293,7 @@ class Asset:
 
     def _source(self) -> Source:
         provider = get_provider(self.scene.provider)
-        provider.check_href(self.href)
+        _check_href(self.scene.provider, self.href, self.version)
         return Source(provider.sign(self.href), private=provider.may_be_private(self.href))
 
 
@@ -304,6 +304,12 @@ def _asset(scene: Scene, band: str, window: Window) -> Asset:
     except OSError:
         version = 0
     return Asset(href, version, scene, band, tile)
+
+
+@lru_cache(maxsize=8192)
+def _check_href(provider: str, href: str, version: int) -> None:
+    # Once for each state of a file: a local one is resolved to see where it really lies.
+    get_provider(provider).check_href(href)
 
 
 _blocks = Blocks()

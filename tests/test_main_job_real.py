@@ -31,7 +31,7 @@ def test_both_models_beat_the_majority_class(beziers):
         majority = scores.baseline["all"]["accuracy"]
         assert scores.whole["pixel"]["all"]["accuracy"] > majority + 0.05
         assert scores.whole["pixel"]["all"]["f1"] > 2 * scores.baseline["all"]["f1"]
-        assert len(list((folder / "scores" / name).glob("*.png"))) == 4
+        assert len(list((folder / "scores" / name).glob("*.png"))) == 5
 
 
 @pytest.mark.parametrize(("archive", "year"), [("flanders-2018", 2018), ("flanders-2019", 2019)])

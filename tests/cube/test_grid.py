@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
@@ -38,6 +38,7 @@ def test_intersect_is_the_common_pixels(left: Window, right: Window) -> None:
     assert common.empty == (not _pixels(common).any())
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(windows, windows)
 def test_relative_windows_index_the_part(inner: Window, outer: Window) -> None:
     inner = inner.intersect(outer)

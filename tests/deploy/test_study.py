@@ -54,7 +54,7 @@ def test_every_part_is_there(study):
     assert all((out / name).is_file() for name in frozen)
     for name in ("hybrid", "xgboost"):
         assert (out / "runs" / name / "model.json").is_file()
-        assert len(list((out / "scores" / name).glob("*.png"))) == 4
+        assert len(list((out / "scores" / name).glob("*.png"))) == 5
         folds = json.loads((out / "scores" / f"{name}-folds" / "folds.json").read_text())
         assert len(folds["folds"]) == 2
     rows = json.loads((out / "scores" / "comparison.json").read_text())
