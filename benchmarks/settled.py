@@ -17,7 +17,7 @@ def touch_memory() -> None:
     """Have a process write to as much memory as a benchmark needs, where there is as much.
 
     A virtual machine gets its memory from the host page by page, when it is first written to, and
-    may give back what lies idle for seconds. Such a page can cost thirty times as much as one that
+    may give back what lies idle for seconds. Such a page can cost many times as much as one that
     the machine holds, and whoever comes first pays. Done right before the clock starts, every path
     is served alike.
     """
