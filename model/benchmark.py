@@ -55,6 +55,8 @@ class Budget:
         Of the cross-validation.
     epochs, batch_size, lr, weight_decay
         Of networks. The epoch with the best macro-F1 on the validation groups is kept.
+    loss : str, optional
+        Of networks, as in `model.train.train`; default each network's own.
     trees : int
         Of the Random Forest, and rounds of XGBoost. They choose nothing by validation groups, so
         they train on those as well.
@@ -66,6 +68,7 @@ class Budget:
     lr: float = 2e-3
     weight_decay: float = 1e-2
     trees: int = 300
+    loss: str | None = None
 
 
 def benchmark(
@@ -153,7 +156,8 @@ class _Bench:
     ) -> None:
         self.samples, self.out, self.budget, self.batches = samples, out, budget, batches
         self.splits = functools.cache(lambda way, seed: splits(samples, way, budget.folds, seed))
-        facts = json.dumps([samples.hash, asdict(budget)])
+        told = {name: value for name, value in asdict(budget).items() if value is not None}
+        facts = json.dumps([samples.hash, told])
         self.identity = hashlib.sha256(facts.encode()).hexdigest()[:16]
         (out / "rows").mkdir(parents=True, exist_ok=True)
 
@@ -272,6 +276,7 @@ def _train(name: str, data: SetData, folder: Path, budget: Budget, seed: int) ->
         lr=budget.lr,
         weight_decay=budget.weight_decay,
         patience=budget.epochs,
+        loss=budget.loss,
         seed=seed,
     )
 

@@ -35,6 +35,10 @@ Seeds = Annotated[int, typer.Option("--seeds", help="Trainings of each model.", 
 Folds = Annotated[int, typer.Option("--folds", help="Of the cross-validation.", min=2)]
 Epochs = Annotated[int, typer.Option("--epochs", help="Of networks.", min=1)]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Samples per step.", min=1)]
+Loss = Annotated[
+    str | None,
+    typer.Option("--loss", help="As for train: focal:2, logit-adjusted, early-reward:0.2 …"),
+]
 Monthly = Annotated[
     bool, typer.Option("--monthly", help="Monthly medians with gaps filled, not all dates.")
 ]
@@ -50,10 +54,10 @@ def _samples(name: str, data: Path | None, out: Path, monthly: bool) -> SampleSe
     return composites.monthly(samples) if monthly else samples
 
 
-def _budget(folds: int, epochs: int, batch_size: int) -> Budget:
+def _budget(folds: int, epochs: int, batch_size: int, loss: str | None) -> Budget:
     from model.benchmark import Budget
 
-    return Budget(folds=folds, epochs=epochs, batch_size=batch_size)
+    return Budget(folds=folds, epochs=epochs, batch_size=batch_size, loss=loss)
 
 
 @app.command(
@@ -78,6 +82,7 @@ def benchmark(
     folds: Folds = 5,
     epochs: Epochs = 12,
     batch_size: BatchSize = 128,
+    loss: Loss = None,
     monthly: Monthly = False,
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Random folds beside spatial ones.")
@@ -95,7 +100,7 @@ def benchmark(
             [one.strip() for one in asked.split(",")],
             out,
             seeds=range(seeds),
-            budget=_budget(folds, epochs, batch_size),
+            budget=_budget(folds, epochs, batch_size, loss),
             random=random,
             progress=report,
         )
@@ -132,6 +137,7 @@ def ablate(
     folds: Folds = 5,
     epochs: Epochs = 12,
     batch_size: BatchSize = 128,
+    loss: Loss = None,
     monthly: Monthly = False,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +154,7 @@ def ablate(
             model=model or ("hybrid" if samples.kind == "image" else "tempcnn:small"),
             other_year=None if other is None else _samples(other, data, out, monthly),
             seeds=range(seeds),
-            budget=_budget(folds, epochs, batch_size),
+            budget=_budget(folds, epochs, batch_size, loss),
             progress=report,
         )
     if as_json:

@@ -128,13 +128,13 @@ def test_an_early_classifier_says_how_much_of_the_season_it_read(tmp_path) -> No
     assert "season read | OA reading all" in table.markdown()
 
 
-def test_rows_of_another_budget_are_refused(tmp_path) -> None:
+@pytest.mark.parametrize("other", [{"trees": 9}, {"trees": 10, "loss": "focal:2"}])
+def test_rows_of_another_budget_are_refused(tmp_path, other) -> None:
     names = ["random-forest"]
     benchmark(seasons(), names, tmp_path, seeds=(0,), budget=BUDGET, random=False)
+    changed = Budget(folds=3, epochs=3, batch_size=32, **other)
     with pytest.raises(ArtefactError, match="another budget"):
-        benchmark(
-            seasons(), names, tmp_path, seeds=(0,), budget=Budget(folds=3, trees=9), random=False
-        )
+        benchmark(seasons(), names, tmp_path, seeds=(0,), budget=changed, random=False)
 
 
 def test_an_unknown_model_is_refused_before_anything_is_trained(tmp_path) -> None:
