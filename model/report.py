@@ -121,7 +121,9 @@ def reliability(bins: pd.DataFrame, path: Path) -> Path:
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     axes.plot(bins["confidence"], bins["accuracy"], "o-", color="#1f6fb2", markersize=5)
-    axes.text(0.03, 0.9, "above the line: more often right than sure", color=_GREY, fontsize=8)
+    axes.set_title(
+        "above the line: more often right than sure", color=_GREY, fontsize=8, loc="left"
+    )
     axes.set_ylabel("share that is right")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
