@@ -28,7 +28,7 @@ def spec(tmp_path_factory):
     return write_inputs(folder, archive, f"{SPEC}store: {{kind: icechunk}}\n")
 
 
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.slow])])
 def root(request, tmp_path):
     if request.param == "disk":
         return tmp_path / "run"
