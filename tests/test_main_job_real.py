@@ -13,7 +13,13 @@ from benchmarks.real import FOUR, TEN, prepare
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module", params=[TEN, FOUR], ids=["ten bands", "four bands"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(TEN, id="ten bands"),
+        pytest.param(FOUR, id="four bands", marks=pytest.mark.slow),
+    ],
+)
 def beziers(request, real_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("beziers")
     store, labels = prepare(real_data / "archive" / "beziers-2018", request.param, folder)

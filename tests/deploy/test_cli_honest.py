@@ -49,6 +49,7 @@ def test_a_model_is_calibrated_and_scored(monkeypatch, capsys, options, tmp_path
     assert "closer than the buffer of 10 m" in " ".join(sentence.split())
 
 
+@pytest.mark.slow
 def test_regions_and_weak_labels(monkeypatch, capsys, options, tmp_path: Path) -> None:
     trial = ("trial", "tempcnn", "--what", "regions", "--epochs", 1, *options)
     code, told, _ = run(monkeypatch, capsys, *trial, "--out", tmp_path / "trial", "--json")

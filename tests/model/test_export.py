@@ -56,6 +56,7 @@ def windows(*shape: int) -> np.ndarray:
     return values.astype(np.uint16)
 
 
+@pytest.mark.slow
 def test_the_hybrid_on_windows_of_any_size(tmp_path: Path) -> None:
     trained = model(tmp_path / "model", "hybrid")
     path = export_onnx(trained, tmp_path / "hybrid.onnx")
