@@ -62,6 +62,7 @@ def test_every_part_is_there(study):
     assert list((out / "map").glob("*_classes.tif"))
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing_and_trains_nothing(study):
     out = study / "out"
     kept = [
