@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import count
@@ -185,18 +183,6 @@ def test_a_signal_ends_the_run_in_good_order(
     shards = {name: data for name, data in undisturbed.items() if "/c/" in name}
     found = contents(root / "data" / "cube.zarr")
     assert {name: found[name] for name in shards} == shards
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a file system of one MiB, where that is permitted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_leaves_no_half_marker_and_the_job_resumes(spec, undisturbed, small_disk):
