@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
@@ -66,4 +67,14 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.parent.name != "deploy" and item.path.stem not in LONG)
+    """Deal out files that mostly wait (of `deploy`) in turn with files that compute."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name == "deploy"]
+    computing = sorted(
+        (path for path in files if path.parent.name != "deploy"),
+        key=lambda path: path.stem not in LONG,
+    )
+    turns = chain.from_iterable(zip_longest(waiting, computing))
+    items[:] = [item for path in turns if path is not None for item in files[path]]
