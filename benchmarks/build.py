@@ -11,6 +11,7 @@ import json
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from benchmarks.alone import alone, in_turn, run_path, show
 from benchmarks.archive import BANDS, DATES, EPSG, LEFT, SIZE, THREADS, TOP, archive
 
 KEEP = (4, 5, 6, 7)
+#: Chunks of the idioms: the blocks of the files, so that none is decoded twice.
+CHUNK = 1024
 
 
 def decode(folder: str) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def odc_stac(folder: str) -> dict[str, Any]:
     """What most notebooks do: odc-stac, where, resample, median, fill."""
     items = read_items(folder)
     start = time.perf_counter()
-    load = {"chunks": {"x": 2048, "y": 2048}, "nodata": 0, "groupby": "id"}
+    load = {"chunks": {"x": CHUNK, "y": CHUNK}, "nodata": 0, "groupby": "id"}
     ds = odc.stac.load(items, bands=[*BANDS], dtype="uint16", **load)
     scl = odc.stac.load(items, bands=["scl"], dtype="uint8", like=ds.odc.geobox, **load).scl
     result = median_and_fill(ds.to_dataarray("band"), scl)
@@ -69,7 +72,7 @@ def stackstac_(folder: str) -> dict[str, Any]:
         "epsg": EPSG,
         "resolution": 10,
         "bounds": (LEFT, TOP - 10 * SIZE, LEFT + 10 * SIZE, TOP),
-        "chunksize": 2048,
+        "chunksize": CHUNK,
         "dtype": "uint16",
         "fill_value": np.uint16(0),
         "rescale": False,
@@ -117,13 +120,7 @@ def main() -> None:
     with archive() as folder:
         size = sum(path.stat().st_size for path in folder.rglob("*.tif")) / 2**30
         alone("build", "decode", folder)  # page cache warm for all
-        quick = {
-            name: (lambda name=name: alone("build", name, folder))
-            for name in ("decode", "cropcube")
-        }
-        rows = in_turn(3, quick)
-        for name in ("odc-stac", "stackstac"):
-            rows[name] = alone("build", name, folder)
+        rows = in_turn(3, {name: partial(alone, "build", name, folder) for name in PATHS})
     ours = rows["cropcube"]
     ratios = {
         "cropcube / decode": ours["wall"] / rows["decode"]["wall"],

@@ -36,7 +36,7 @@ PATHS = {"build": build}
 def main() -> None:
     with archive() as folder:
         rows = in_turn(
-            3,
+            5,
             {
                 f"{count} worker(s)": lambda count=count: alone("cluster", "build", folder, count)
                 for count in (1, 2)

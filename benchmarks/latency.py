@@ -97,9 +97,9 @@ def main() -> None:
                 {
                     "local": lambda: alone("latency", "local", folder),
                     "remote": lambda: alone("latency", "remote", folder, origin),
+                    "synchronous": lambda: alone("latency", "synchronous", folder, origin),
                 },
             )
-            rows["synchronous"] = alone("latency", "synchronous", folder, origin)
             child.communicate()
     requests = 72 * (len(BANDS) * 4 + 1) + 72 * (len(BANDS) + 1)
     floor = requests * DELAY / READS_IN_FLIGHT
