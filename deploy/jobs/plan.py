@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import shapely
 
 import cube.store
-from cube.area import read_area
+from cube.area import read_area, surroundings
 from cube.errors import JobError
+from cube.grid import PIXEL
 from cube.markers import tile_name
 from cube.objects import Folder, Place, at
 from cube.planning import plan as plan_cube
@@ -28,6 +29,9 @@ from deploy.jobs import tasks as kinds
 from deploy.jobs.icechunk import require_icechunk
 from deploy.jobs.job import Job, Lock, open_job, put_json, read_lock
 from deploy.jobs.spec import CropMap, CubeBuild, read_spec, spec_hash
+
+if TYPE_CHECKING:
+    from model.artefact import Artefact
 
 Progress = Callable[[int, int, str], None]
 
@@ -61,7 +65,8 @@ def plan_job(
     spec = read_spec(file)
     shape = read_area(_path(spec.area, file))
     area = json.loads(shapely.to_geojson(shape))
-    recipe, weights = _recipe(spec, file)
+    recipe, model = _recipe_and_model(spec, file)
+    weights = None if model is None else at(model.folder).sha256(model.weights.name)
     if isinstance(spec, CubeBuild) and spec.store.kind == "icechunk":
         require_icechunk()
     identity = spec_hash(spec, area, weights)
@@ -72,11 +77,15 @@ def plan_job(
         return open_job(folder.place)
     if new_run:
         _clear(folder)
+    # A map's cube reaches beyond the area as far as the model looks.
+    halo = 0 if model is None else model.predictor().halo
     if spec.scenes is not None:
         scenes = Scenes.load(_path(spec.scenes, file))
     else:
-        scenes = search(shape, recipe, provider=_path(spec.provider, file), progress=progress)
-    made = plan_cube(shape, scenes, recipe, offsets=spec.offsets)
+        provider = _path(spec.provider, file)
+        around = surroundings(shape, halo * PIXEL)
+        scenes = search(around, recipe, provider=provider, progress=progress)
+    made = plan_cube(shape, scenes, recipe, offsets=spec.offsets, margin=halo)
     folder.put(names.PLAN, made.model_dump_json(indent=1).encode())
     lock = Lock(
         spec=spec,
@@ -93,8 +102,7 @@ def plan_job(
     return job
 
 
-def _recipe(spec: CubeBuild | CropMap, file: Path) -> tuple[Recipe, str | None]:
-    """Return the recipe, and the SHA-256 of the model's weights."""
+def _recipe_and_model(spec: CubeBuild | CropMap, file: Path) -> tuple[Recipe, Artefact | None]:
     if isinstance(spec, CubeBuild):
         return spec.recipe, None
     from model.artefact import load
@@ -103,7 +111,7 @@ def _recipe(spec: CubeBuild | CropMap, file: Path) -> tuple[Recipe, str | None]:
     model = load(_path(spec.model, file))
     recipe = model.recipe if spec.year is None else model.recipe.for_year(spec.year)
     require_periods(recipe)
-    return recipe, at(model.folder).sha256(model.weights.name)
+    return recipe, model
 
 
 def _require_same(folder: Folder, known: Lock, identity: str) -> None:

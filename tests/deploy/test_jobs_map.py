@@ -14,7 +14,8 @@ from cube.scenes import Scenes
 from deploy.jobs import open_job, plan_job, report, run_job, status, verify
 from model.boost import boost
 from model.predict import predict
-from tests.model.fixture_store import write_study
+from tests.model.fixture_store import _lonlat, write_study
+from tests.model.test_predict import random_hybrid
 
 SPEC = """
 apiVersion: cropcube/v1
@@ -63,6 +64,25 @@ def test_the_map_is_that_of_predict(mapped, expected):
     assert out.get(grid.confidence.name) == grid.confidence.read_bytes()
     table = dict(zip(expected.table["class"], expected.table["hectares"], strict=True))
     assert report(job).hectares == pytest.approx(table)
+
+
+def test_a_network_sees_what_lies_around_the_area(tmp_path):
+    study = write_study(tmp_path / "study", height=150, width=1100)
+    model = random_hybrid(tmp_path / "model", study)
+    scenes = Scenes(source="test", scenes=study.plan.grids[0].scenes)
+    scenes.save(tmp_path / "scenes.json")
+    inner = study.grid.model_copy(
+        update={"left": study.grid.left + 9510, "top": study.grid.top - 390}
+        | {"width": 105, "height": 80}
+    )
+    (tmp_path / "area.geojson").write_text(shapely.to_geojson(_lonlat(inner)))
+    (tmp_path / "job.yaml").write_text(SPEC)
+    (grid,) = predict(model, tmp_path / "area.geojson", tmp_path / "maps", scenes=scenes).grids
+    job = plan_job(tmp_path / "job.yaml", tmp_path / "run")
+    assert run_job(tmp_path / "run").code == 0
+    out = at(job.maps["31TEJ"].out)
+    for path in (grid.classes, grid.confidence):
+        assert out.get(path.name) == path.read_bytes()
 
 
 def test_its_item_stands_for_itself(mapped):
