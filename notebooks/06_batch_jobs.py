@@ -338,10 +338,10 @@ print(cropcube("job", "verify", copy, code=65))  # 65: bad data
 assert verify(open_job(copy)) == [f"{victim}: the shard of reflectance was changed"]
 
 # %% [markdown]
-# The remedy is to delete the shard and to run the job again: it builds that tile and no other.
+# With `--repair`, the next run builds that tile again and no other.
 
 # %%
-shard.unlink()
+print(cropcube("job", "verify", copy, "--repair", code=75))  # 75: run again
 again = [json.loads(line) for line in cropcube("job", "run", copy).splitlines()]
 assert [event["task"] for event in again if event["event"] == "task_done"] == [victim]
 assert verify(open_job(copy)) == []

@@ -111,7 +111,9 @@ def build_worker(folder: Path) -> None:
     lines = "".join(f"{key} = {value}\n" for key, value in plain.items())
     config.write_text(f"[global]\n{lines}")
     words = " ".join(plain.values()).split()
-    paths = {Path(word.removeprefix("file://")) for word in words if "://" not in word[5:]}
+    # An index in a folder links to files beside it.
+    indexes = {Path(word.removeprefix("file://")).parent for word in words if word[:5] == "file:"}
+    paths = indexes | {Path(word) for word in words if "://" not in word}
     mounts = [
         f"--volume={path}:{path}:ro" for path in paths if path.is_absolute() and path.exists()
     ]
