@@ -47,6 +47,9 @@ class Predictor(Protocol):
         Pixels of context per side beyond which nothing changes a pixel's result.
     stride : int
         Corners of windows are multiples of it, in the grid's own pixels.
+    block : int
+        Side of the blocks that it decides whole, so that it computes the same numbers wherever a
+        window ends; a tile holds a whole number of them.
     """
 
     @property
@@ -54,6 +57,9 @@ class Predictor(Protocol):
 
     @property
     def stride(self) -> int: ...  # noqa: D102
+
+    @property
+    def block(self) -> int: ...  # noqa: D102
 
     def probabilities(
         self, reflectance: np.ndarray, wanted: np.ndarray | None = None

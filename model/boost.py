@@ -46,7 +46,7 @@ class BoostPredictor:
     """
 
     halo = 0
-    stride = 1
+    stride = block = 1
 
     def __init__(self, booster: xgb.Booster, codes: Codes) -> None:
         self.booster, self.codes = booster, codes

@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 
-#: Side of the blocks that networks with a halo decide whole, pixels; tiles hold a whole number.
-BLOCK = 256
 #: Drift beyond these is reported: shift of a band's mean in training standard deviations, and
 #: ratio of the standard deviations.
 SHIFT, SPREAD = 0.5, 2.0
@@ -215,7 +213,7 @@ def _predict_part(
     predictor: Predictor, read: Read, part: Window, wanted: np.ndarray | None
 ) -> np.ndarray:
     # A network sees whole blocks wherever the window ends, and so computes the same numbers.
-    core = _whole_blocks(part) if predictor.halo else part
+    core = _whole_blocks(part, predictor.block)
     around = context(core, predictor.halo, predictor.stride)
     reflectance, observations = read(around)
     inside = part.relative_to(around).yx
@@ -241,10 +239,10 @@ def _aligned(first: int, last: int, stride: int) -> tuple[int, int]:
     return first // stride * stride, -(-last // stride) * stride
 
 
-def _whole_blocks(window: Window) -> Window:
+def _whole_blocks(window: Window, block: int) -> Window:
     """Return a window grown to whole blocks of the grid's lattice."""
-    row, bottom = _aligned(window.row, window.row + window.height, BLOCK)
-    col, right = _aligned(window.col, window.col + window.width, BLOCK)
+    row, bottom = _aligned(window.row, window.row + window.height, block)
+    col, right = _aligned(window.col, window.col + window.width, block)
     return Window(row=row, col=col, height=bottom - row, width=right - col)
 
 

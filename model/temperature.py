@@ -91,7 +91,7 @@ class TemperedPredictor:
 
     def __init__(self, inner: Predictor, temperature: float) -> None:
         self.inner, self.temperature = inner, temperature
-        self.halo, self.stride = inner.halo, inner.stride
+        self.halo, self.stride, self.block = inner.halo, inner.stride, inner.block
 
     def probabilities(
         self, reflectance: np.ndarray, wanted: np.ndarray | None = None

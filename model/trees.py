@@ -198,7 +198,7 @@ class SeriesTrees:
     """
 
     halo = 0
-    stride = 1
+    stride = block = 1
 
     def __init__(
         self, trees: _Trees, codes: Codes, months: Months, doy: np.ndarray | None = None

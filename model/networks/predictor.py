@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Side of what a network with a halo decides at once, pixels.
 CORE = 256
+#: The same of a hybrid whose halo is wide beside that. Its U-Net sees one image of features, where
+#: others see one for every date: it can afford the memory.
+WIDE_CORE = 512
 #: Pixels that are encoded at once on a device with memory of its own.
 DEVICE_SERIES = 2**18
 
@@ -46,6 +49,8 @@ class NetworkPredictor:
     ----------
     halo, stride : int
         See `model.networks.unet.UNet`.
+    block : int
+        See `model.artefact.Predictor`.
 
     Notes
     -----
@@ -54,9 +59,9 @@ class NetworkPredictor:
     its U-Net is repeated where windows overlap.
 
     A network with a halo is given windows on a lattice that starts at the corner of what is asked
-    for: 256 px and the halo around them. One that is sensitive to the size of its window
-    (`reference`) gets windows of that one size everywhere, filled up with no data. Calls whose
-    corners lie whole lattice cells (256 px) apart agree exactly; others differ a little.
+    for: 256 px (`reference` 512 px) and the halo around them. One that is sensitive to the size of
+    its window (`reference`) gets windows of that one size everywhere, filled up with no data. Calls
+    whose corners lie whole lattice cells apart agree exactly; others differ a little.
     """
 
     def __init__(
@@ -69,6 +74,9 @@ class NetworkPredictor:
         self.halo: int = network.halo  # type: ignore[assignment]
         self.stride: int = network.stride  # type: ignore[assignment]
         self.window_sensitive = bool(network.window_sensitive)
+        wide = isinstance(network, HybridTemporalUNet) and 4 * self.halo > CORE
+        self._core = WIDE_CORE if wide else CORE
+        self.block = self._core if self.halo else 1
         self.months, self.bands = len(recipe.periods), len(recipe.bands)
         self._doy = torch.as_tensor(days_of_year(recipe.periods)).to(device)[None]
 
@@ -122,7 +130,7 @@ class NetworkPredictor:
         encoded = None
         if isinstance(self.network, HybridTemporalUNet):
             encoded = self._encode(reflectance, seen & _near(wanted, self.halo))
-        cells = list(_lattice(wanted.shape, self.halo, self.stride))
+        cells = list(_lattice(wanted.shape, self._core, self.halo, self.stride))
         # As above: if nothing is wanted, the first window tells the number of classes.
         cells = [cell for cell in cells if wanted[cell.core].any()] or cells[:1]
         found = np.empty((0, 0, 0), np.float32)
@@ -228,10 +236,10 @@ class Cell:
         return rows, cols
 
 
-def _lattice(shape: tuple[int, ...], halo: int, stride: int) -> Iterator[Cell]:
+def _lattice(shape: tuple[int, ...], core: int, halo: int, stride: int) -> Iterator[Cell]:
     """Yield the cells that make up a window of `shape`; their corners are multiples of `stride`."""
     height, width = shape
-    core, context = CORE // stride * stride, -(-halo // stride) * stride
+    core, context = core // stride * stride, -(-halo // stride) * stride
     side = core + 2 * context
     for top, first, last in _spans(height, core, context):
         for left, begin, end in _spans(width, core, context):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cube.errors import ArtefactError
 from model import artefact, networks
-from model.networks.predictor import CORE, NetworkPredictor
+from model.networks.predictor import CORE, WIDE_CORE, NetworkPredictor
 from tests.model.seasons import LEGEND, Seasons, labels_of, reflectance_of
 
 OPTIONS = {"k": 3, "d": 8}
@@ -160,10 +160,10 @@ def test_reference_agrees_in_windows_whole_cells_apart(tmp_path: Path) -> None:
     write(tmp_path, "reference")
     predictor = artefact.load(tmp_path).predictor()
     assert (predictor.halo, predictor.stride) == (122, 16)
-    reflectance = reflectance_of(labels_of(520, 4), 2, 12, 4)[..., :200]
+    reflectance = reflectance_of(labels_of(WIDE_CORE + 260, 4), 2, 12, 4)[..., :64]
     whole = predictor.probabilities(reflectance)
-    part = predictor.probabilities(reflectance[..., CORE:, :])
-    np.testing.assert_array_equal(part[:, 128:], whole[:, CORE + 128 :])
+    part = predictor.probabilities(reflectance[..., WIDE_CORE:, :])
+    np.testing.assert_array_equal(part[:, 128:], whole[:, WIDE_CORE + 128 :])
 
 
 def test_a_booster_is_an_artefact_too(tmp_path: Path) -> None:
