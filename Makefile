@@ -10,6 +10,8 @@ VENV := .venv
 RUN := $(VENV)/bin
 # pip knows extra places of packages by itself; uv has to be told.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Where it is set, as in many images, each of the tests' hundreds of processes compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two at a time, a file to each; the arithmetic of one must not take the other's core.
 TEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

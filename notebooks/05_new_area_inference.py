@@ -45,7 +45,7 @@ from cube.grid import Window
 from deploy import open_cluster
 from model import report
 from model.metrics import confusion_matrix
-from model.predict import BLOCK, decide, predict_window
+from model.predict import decide, predict_window
 
 cache = Path(cache)
 archive = offline_archive(cache)
@@ -191,8 +191,9 @@ share = pd.Series(differ.sum(axis=0) / np.maximum(pairs, 1))[pairs > 0]
 row, col = round((grid.grid.top - transform.f) / 10), round((transform.c - grid.grid.left) / 10)
 window = Window(row=row, col=col, height=height, width=width)
 # Between column n and n + 1 of the map; blocks lie on a lattice of the granule.
+predictor = artefact.predictor()
 columns = np.arange(window.col + 1, window.col + window.width)
-seams = [int(c - window.col - 1) for c in columns if c % BLOCK == 0]
+seams = [int(c - window.col - 1) for c in columns if c % predictor.block == 0]
 
 figure, axes = plt.subplots(figsize=(9, 2.4))
 axes.plot(share.index, share, color="#666666", linewidth=1)
@@ -220,7 +221,7 @@ assert (share[seams] <= share.quantile(0.99)).all(), "a seam at the edge of bloc
 # A window across the edge, classified alone, gives the same values.
 read = partial(cube.store.read_window, cache / "map" / "cube.zarr", grid.grid.granule)
 inner = Window(row=window.row + 21, col=window.col + seams[0] - 30, height=50, width=64)
-alone = predict_window(artefact.predictor(), read, inner)
+alone = predict_window(predictor, read, inner)
 here = inner.relative_to(window).yx
 inside = mapped[here]
 assert inside.any()
