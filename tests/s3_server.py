@@ -1,4 +1,8 @@
-"""A real S3 server on loopback (moto), with buckets that are there as long as the tests."""
+"""A real S3 server on loopback (moto), with buckets that are there as long as the tests.
+
+``python -m tests.s3_server PORT`` serves one request at a time: of several conditional writes of
+one name S3 lets one succeed, where moto first looks and then writes.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 START_S = 60
@@ -53,9 +60,9 @@ def serve_s3() -> Iterator[S3Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "tests.s3_server", str(port)]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1]
     )
     try:
         _wait_for(port, process)
@@ -77,3 +84,20 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise RuntimeError(f"the S3 server did not answer within {START_S} s")
+
+
+def main(port: int) -> None:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    moto, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_at_a_time(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        with lock:
+            return moto(environ, start)
+
+    run_simple("127.0.0.1", port, one_at_a_time, threaded=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
