@@ -3,8 +3,9 @@
 Part of the pixels hold no data, in patches: as many as in the tiles of the reference study. Ours is
 `predict_window` with an artefact's predictor. The naive map takes overlapping windows, each
 predicted whole: all pixels, norms not folded, and in the hybrid Conv1d on [B·H·W, C, T], whose
-encoder is repeated where windows overlap. Both give the same probabilities; the largest difference
-is a figure of the output.
+encoder is repeated where windows overlap. Both give the same probabilities, and the largest
+difference is a figure of the output. Not so the hybrid's `reference`: it would need far larger
+naive windows, and these answer with less context and are the cheaper for it.
 """
 
 from __future__ import annotations
